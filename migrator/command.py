@@ -1,0 +1,123 @@
+"""The one door to other programs.
+
+Every external program runs through `run`: an argv list (never a shell string), a mandatory time-out, an
+own process group that is killed as a whole, standard input closed or given as bytes, `LC_ALL=C.UTF-8`,
+bounded output. Programs that outlive the call (a pager, a parked restore) go through `spawn`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from migrator.errors import CommandError
+
+OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a finished program left behind; `output` and `errors` are text, undecodable bytes replaced."""
+
+    argv: tuple[str, ...]
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def reason(self) -> str:
+        """One sentence saying why the program failed, from its last line of standard error."""
+        said = [line.strip() for line in (self.errors or self.output).splitlines() if line.strip()]
+        ended = f"signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
+        return f"{self.argv[0]}: {said[-1] if said else 'no message'} [{ended}]"
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a program: ours, in the C locale, plus `extra`."""
+    return {**os.environ, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    check: bool = True,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> CommandResult:
+    """Run a program to its end and return what it said.
+
+    Raises `CommandError` when it cannot be started or exceeds `timeout_s` seconds (the whole process
+    group is killed), and, with `check`, when its exit status is not 0.
+    """
+    process = spawn(
+        argv, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, env=env, cwd=cwd
+    )
+    try:
+        output, errors = process.communicate(stdin, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        kill_group(process)
+        process.communicate()
+        raise CommandError(
+            f"{shlex.join(argv)} did not finish within {timeout_s:g} s",
+            code="command-timeout",
+            temporary=True,
+        ) from error
+    except BaseException:
+        kill_group(process)
+        process.communicate()
+        raise
+    result = CommandResult(tuple(argv), process.returncode, text(output), text(errors))
+    if check and result.status != 0:
+        raise CommandError(result.reason, code="command-failed")
+    return result
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a program in its own session and return it; raise `CommandError` when it cannot be started."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment(env),
+            cwd=cwd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"{argv[0]} is not installed", code="command-missing", hint=f"install {argv[0]}"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"{argv[0]} cannot be started: {error.strerror}", code="command-failed") from error
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a spawned program and everything in its process group; quiet when it is gone already."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def text(data: bytes | None) -> str:
+    """Decode a program's output, at most `OUTPUT_LIMIT_BYTES` of it."""
+    return (data or b"")[:OUTPUT_LIMIT_BYTES].decode("utf-8", "replace")

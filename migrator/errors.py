@@ -1,0 +1,69 @@
+"""Every error lifeboat raises on purpose.
+
+    LifeboatError                 something a person must read; has a code, a hint and an exit status
+    ├── UsageError                the request makes no sense: bad argument, bad file, unknown name
+    ├── PrerequisiteError         found while nothing was disturbed; the container runs on the source
+    ├── ExecutionError            a step failed while it was being done
+    │   ├── CommandError          an external program failed, hung or was missing
+    │   └── PeerError             another host refused, failed or could not be reached
+    └── CallAHumanError           a container may be on both hosts or on neither: nothing is done by itself
+
+`PrerequisiteError` and `ExecutionError` are distinct so that a caller can tell "we looked and it cannot
+work" from "we began and it broke".
+"""
+
+from __future__ import annotations
+
+
+class LifeboatError(Exception):
+    """An error with a sentence for people and a code for programs.
+
+    `code` is stable and machine readable (`target-lacks-network`); `hint` says what to do about it;
+    `temporary` is true when the same request may succeed later without anyone changing anything.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, code: str, hint: str = "", temporary: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.hint = hint
+        self.temporary = temporary
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(LifeboatError):
+    """The request itself is wrong."""
+
+    exit_status = 2
+
+
+class PrerequisiteError(LifeboatError):
+    """The deed cannot be done; nothing was changed."""
+
+    exit_status = 3
+
+
+class ExecutionError(LifeboatError):
+    """A step failed."""
+
+    exit_status = 4
+
+
+class CommandError(ExecutionError):
+    """An external program failed, hung or was missing."""
+
+
+class PeerError(ExecutionError):
+    """Another host refused, failed or could not be reached."""
+
+    exit_status = 5
+
+
+class CallAHumanError(LifeboatError):
+    """The state of a container is not certain, so lifeboat keeps its hands off."""
+
+    exit_status = 6

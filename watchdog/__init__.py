@@ -1,0 +1,1 @@
+"""Decides: signals, policy, verdict, planning trigger, alerts, daemon, command line and admin API."""
