@@ -1,0 +1,192 @@
+"""The values migrations are made of: hosts, containers, plans, phases and outcomes.
+
+Everything here is frozen data that crosses a process or host boundary, so all of it is pydantic and
+refuses unknown keys.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from migrator.health import Verdict
+
+
+class Value(BaseModel):
+    """Base of every value that is written to disk or sent to a peer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Method(StrEnum):
+    """The rungs of the ladder, fastest switchover first."""
+
+    LAZY = "lazy"  # processes first, memory on demand after the commit
+    FULL = "full"  # stop, copy everything, start
+    COLD = "cold"  # stop, sync files, start afresh: memory and connections are lost
+
+
+class NetworkAttachment(Value):
+    """One network of a container and the address it has there."""
+
+    network: str  # podman network name
+    driver: str  # macvlan, bridge, ...
+    interface: str  # inside the container: eth0
+    mac: str
+    addresses: tuple[str, ...]  # with prefix length: 10.88.0.5/24
+
+
+class VolumeMount(Value):
+    """One named volume or bind mount of a container."""
+
+    kind: str  # volume, bind
+    name: str  # volume name; empty for a bind mount
+    source: str  # path on the host
+    destination: str  # path in the container
+    writable: bool
+
+
+class ContainerFacts(Value):
+    """What must be known of a running container to plan its migration."""
+
+    id: str
+    name: str
+    image: str  # name as a person gave it
+    image_id: str
+    runtime: str  # runc, crun
+    running: bool
+    memory_bytes: int = 0  # in use now
+    networks: tuple[NetworkAttachment, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    published_ports: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+    unsupported: dict[str, str] = Field(default_factory=dict)  # rung -> why this container cannot take it
+
+
+class NetworkFacts(Value):
+    """One podman network of a host."""
+
+    name: str
+    driver: str
+    subnets: tuple[str, ...] = ()
+
+
+class HostFacts(Value):
+    """What a host tells its peers about itself: everything target choice looks at."""
+
+    host: str
+    at: float  # Unix seconds
+    version: str  # of lifeboat
+    architecture: str  # uname -m
+    kernel: str  # uname -r
+    cpu_model: str
+    cpu_flags: tuple[str, ...]
+    criu: str  # version, empty when absent
+    runc: str
+    podman: str
+    memory_bytes: int
+    memory_available_bytes: int
+    reserved_bytes: int = 0
+    disk_available_bytes: int  # where podman keeps its storage
+    networks: tuple[NetworkFacts, ...] = ()
+    container_names: tuple[str, ...] = ()
+    image_ids: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()  # addresses in use by containers here
+    verdict: Verdict = Verdict.HEALTHY
+    cordoned: bool = False
+    load: float = 0.0  # 1 minute load average per CPU
+
+
+class Rejection(Value):
+    """Why a host was not chosen, by a code for programs and a sentence for people."""
+
+    host: str
+    code: str
+    reason: str
+
+
+class PlannedMigration(Value):
+    """One line of a plan: this container goes there by this rung. `target` is None when it cannot go."""
+
+    container: str
+    target: str | None
+    method: Method
+    memory_bytes: int
+    expected_freeze_ms: int
+    expected_duration_s: float
+    rejections: tuple[Rejection, ...] = ()
+    reason: str = ""  # why this target, or why none
+
+
+class EvacuationPlan(Value):
+    """What emptying a host would do, in order."""
+
+    source: str
+    migrations: tuple[PlannedMigration, ...]
+
+
+class Phase(StrEnum):
+    """The phases of one migration, in order; see DESIGN 'One migration'."""
+
+    PREPARE = "prepare"
+    FREEZE = "freeze"
+    RESTORE = "restore"
+    COMMIT = "commit"
+    DRAIN = "drain"
+    RELEASE = "release"
+    DONE = "done"
+    ABORTED = "aborted"
+    LOST = "lost"  # after the commit, the memory was lost with the source
+
+    @property
+    def final(self) -> bool:
+        """Say whether nothing follows this phase."""
+        return self in (Phase.DONE, Phase.ABORTED, Phase.LOST)
+
+
+POINT_OF_NO_RETURN = Phase.COMMIT
+
+
+class MigrationEvent(Value):
+    """One line of progress of a migration: a phase began, or something worth telling happened in it."""
+
+    migration: str
+    container: str
+    at: float  # Unix seconds
+    phase: Phase
+    message: str = ""
+    drained_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+class PhaseTime(Value):
+    """When a phase began and how long it took."""
+
+    phase: Phase
+    began_at: float
+    duration_s: float
+
+
+class MigrationOutcome(Value):
+    """How a migration ended."""
+
+    migration: str
+    container: str
+    source: str
+    target: str
+    method: Method
+    phase: Phase  # DONE, ABORTED or LOST
+    freeze_ms: float | None = None
+    drain_s: float | None = None
+    drained_bytes: int | None = None
+    phases: tuple[PhaseTime, ...] = ()
+    error_code: str = ""
+    error: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an outcome back from its JSON."""
+        return cls.model_validate_json(text)
