@@ -1,0 +1,80 @@
+"""The gate: a packet filter in a container's network namespace that keeps it silent until it may speak.
+
+Two nftables tables, one for IP (families `inet`) and one for ARP, whose chains drop everything in both
+directions. Neighbour discovery, IGMP and MLD are IP and pass the same hooks. The tables need no interface,
+so on the target they are there before podman's network helper creates one: nobody can hear, or resolve,
+the restored copy before the commit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrator.command import run
+from migrator.errors import CommandError
+
+TABLE = "lifeboat_gate"
+
+SHUT = f"""\
+table inet {TABLE} {{
+    chain hear {{ type filter hook input priority -400; policy drop; iif "lo" accept; }}
+    chain speak {{ type filter hook output priority -400; policy drop; oif "lo" accept; }}
+}}
+table arp {TABLE} {{
+    chain hear {{ type filter hook input priority -400; policy drop; }}
+    chain speak {{ type filter hook output priority -400; policy drop; }}
+}}
+"""
+"""Loopback stays open: what the processes of one container say to each other is nobody else's."""
+
+OPEN = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "arp"))
+"""Adding first makes deleting idempotent on every kernel; the word `destroy` would need Linux 6.3."""
+
+CRIU_LOCK = "CRIU"
+"""CRIU's own network lock: an iptables chain of this name (criu/net.c, iptables_network_lock_internal)."""
+
+_TIMEOUT_S = 10
+
+
+def shut(namespace: Path) -> None:
+    """Silence the network namespace at this path; idempotent."""
+    _nft(namespace, OPEN + SHUT)
+
+
+def open_gate(namespace: Path) -> None:
+    """Let the network namespace speak again; idempotent."""
+    _nft(namespace, OPEN)
+
+
+def is_shut(namespace: Path) -> bool:
+    """Say whether the gate stands in this namespace."""
+    listed = run(_enter(namespace, "nft", "list", "tables"), timeout_s=_TIMEOUT_S)
+    return TABLE in listed.output
+
+
+def remove_criu_lock(namespace: Path) -> None:
+    """Take away the lock that a CRIU which did not end well left in the namespace; idempotent."""
+    for tool in ("iptables", "ip6tables"):
+        for chain in ("INPUT", "OUTPUT"):
+            _quietly(_enter(namespace, tool, "-w", "-D", chain, "-j", CRIU_LOCK))
+        _quietly(_enter(namespace, tool, "-w", "-F", CRIU_LOCK))
+        _quietly(_enter(namespace, tool, "-w", "-X", CRIU_LOCK))
+
+
+def _quietly(argv: list[str]) -> None:
+    run(argv, timeout_s=_TIMEOUT_S, check=False)
+
+
+def _nft(namespace: Path, script: str) -> None:
+    try:
+        run(_enter(namespace, "nft", "-f", "-"), timeout_s=_TIMEOUT_S, stdin=script.encode())
+    except CommandError as error:
+        raise CommandError(
+            f"the network gate of {namespace} could not be changed: {error.message}",
+            code="gate-failed",
+            hint="nftables with the inet and arp families is needed",
+        ) from error
+
+
+def _enter(namespace: Path, *argv: str) -> list[str]:
+    return ["nsenter", f"--net={namespace}", *argv]

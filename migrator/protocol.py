@@ -1,0 +1,80 @@
+"""What a source and a target say to each other about one migration.
+
+    POST   /v1/migrations               Proposal -> Accepted     reserve; or refuse, nothing disturbed
+    POST   /v1/migrations/ID/park       ParkRequest -> Parked    podman is stopped one step before the restore
+    POST   /v1/migrations/ID/restore    (images) -> Restored     the tree is up behind the gate and stands still
+    POST   /v1/migrations/ID/commit     -> Opened                after the source has journalled the commit
+    GET    /v1/migrations/ID            -> Standing              also how the drain is watched
+    DELETE /v1/migrations/ID            -> Standing              abort, before the commit only
+    GET    /v1/migrations/ID/decision   -> DecisionTold          asked by a target of its source after a crash
+
+Every request may be repeated: a target answers a second one from what it has already done.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from migrator.model import ContainerFacts, Method, Value
+
+
+class Proposal(Value):
+    """A source asks a target to take a container."""
+
+    migration: str
+    source: str
+    container: ContainerFacts
+    method: Method
+    copy_image: bool
+
+
+class Accepted(Value):
+    """The target has reserved memory and tells what it lacks and where its page sink listens."""
+
+    migration: str
+    needs_image: bool
+    pager_port: int
+
+
+class ParkRequest(Value):
+    """Podman's own description of the running container, as it stands in a checkpoint archive."""
+
+    configuration: str  # config.dump
+    specification: str  # spec.dump
+    network_status: str  # network.status
+
+
+class Standing(StrEnum):
+    """How a migration stands at its target."""
+
+    RESERVED = "reserved"
+    PARKED = "parked"
+    RESTORED = "restored"  # the tree is here and silent; only the source's decision moves it on
+    DRAINING = "draining"
+    DRAINED = "drained"
+    LOST = "lost"
+    ABORTED = "aborted"
+
+
+class Report(Value):
+    """A target's word on one migration."""
+
+    migration: str
+    standing: Standing
+    drained_bytes: int = 0
+    drain_s: float = 0.0
+    reason: str = ""
+
+
+class Opened(Value):
+    """The target's gate is open since `at` (Unix seconds of the target)."""
+
+    migration: str
+    at: float
+
+
+class DecisionTold(Value):
+    """What the source decided: `commit`, `abort` or nothing yet (empty)."""
+
+    migration: str
+    decision: str

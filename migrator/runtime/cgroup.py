@@ -1,0 +1,87 @@
+"""The cgroup (v2) of a container: freeze it, thaw it, kill it, see who is in it.
+
+We freeze the container ourselves before CRIU comes: CRIU then finds the tree still, does not wait in its
+100 ms polling steps, and puts the frozen state back whenever it lets go of the tree without killing it
+(`freezer_restore_state`, criu/seize.c). So no death of CRIU can thaw a container that we froze.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from migrator.errors import ExecutionError
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+class Cgroup:
+    """One cgroup v2 directory; interface files as in the kernel's Documentation/admin-guide/cgroup-v2.rst."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of_process(cls, pid: int, root: Path = CGROUP_ROOT) -> Cgroup:
+        """Return the cgroup of a container from the pid of its first process.
+
+        Raises `ExecutionError` when the process is gone or the host uses cgroup v1.
+        """
+        try:
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except OSError as error:
+            raise ExecutionError(f"process {pid} is gone", code="container-gone") from error
+        for line in lines:
+            if line.startswith("0::"):
+                return cls(root / line.removeprefix("0::").lstrip("/"))
+        raise ExecutionError("this host has no cgroup v2", code="no-cgroup-v2", hint="boot with cgroup v2")
+
+    def freeze(self, timeout_s: float) -> None:
+        """Stop every process of the cgroup; return when the kernel says all of them stand still."""
+        self.ask_to_freeze()
+        deadline = time.monotonic() + timeout_s
+        while not self.frozen:
+            if time.monotonic() > deadline:
+                self.thaw()
+                raise ExecutionError(
+                    f"{self.path.name} did not freeze within {timeout_s:g} s",
+                    code="freeze-timeout",
+                    temporary=True,
+                )
+            time.sleep(0.0005)
+
+    def ask_to_freeze(self) -> None:
+        """Set the frozen state without waiting for it."""
+        (self.path / "cgroup.freeze").write_text("1")
+
+    def thaw(self) -> None:
+        """Let the processes run; quiet when the cgroup is gone."""
+        try:
+            (self.path / "cgroup.freeze").write_text("0")
+        except FileNotFoundError:
+            return
+
+    def kill(self) -> None:
+        """Kill every process of the cgroup, frozen or not; quiet when it is gone."""
+        try:
+            (self.path / "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            return
+
+    @property
+    def frozen(self) -> bool:
+        """Say whether all processes stand still (`frozen 1` in cgroup.events)."""
+        try:
+            return "frozen 1" in (self.path / "cgroup.events").read_text().splitlines()
+        except OSError:
+            return False
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes of the cgroup and of those below it."""
+        found: list[int] = []
+        for procs in (self.path / "cgroup.procs", *self.path.glob("**/cgroup.procs")):
+            try:
+                found += [int(line) for line in procs.read_text().split()]
+            except OSError:
+                continue  # a cgroup that vanished while we walked has no processes
+        return tuple(dict.fromkeys(found))

@@ -1,0 +1,75 @@
+"""Programs that outlive the daemon: each in a systemd scope of its own.
+
+Restarting or killing lifeboatd ends what is in its cgroup. A parked podman, a shim that holds a frozen
+container and a page sink must go on, so they are started through `systemd-run --scope`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from migrator.command import kill_group, spawn
+from migrator.control import ControlClient
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.runtime.criu_log import first_error
+
+START_LIMIT_S = 15.0
+
+
+class Scope:
+    """One program in its scope, as its starter sees it."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._name = name
+        self._process = process
+        self._log = log
+
+    @classmethod
+    def start(
+        cls, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
+    ) -> Scope:
+        """Start a program in a scope called `name`; its output goes to `log`."""
+        wrapper: list[str] = []
+        if Path("/run/systemd/system").exists() and shutil.which("systemd-run"):
+            wrapper = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={name}"]
+        with log.open("ab") as output:
+            return cls(name, spawn([*wrapper, *argv], stdout=output, stderr=output, env=env), log)
+
+    @classmethod
+    def start_module(cls, name: str, module: str, directory: Path) -> Scope:
+        """Start one of our own programs in a scope; its argument is the migration's directory."""
+        argv = [sys.executable, "-P", "-m", module, str(directory)]
+        return cls.start(name, argv, log=directory / f"{name}.out")
+
+    def control(self, path: Path, what: str) -> ControlClient:
+        """Connect to the program's control socket; when it ended instead, say what it said."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                return ControlClient(path, timeout_s=0.05, what=what)
+            except LifeboatError:
+                if self._process.poll() is not None:
+                    raise ExecutionError(f"{what} failed: {self.last_words()}", code="park-failed") from None
+                if time.monotonic() > deadline:
+                    raise
+
+    def last_words(self) -> str:
+        """Return the last line the program wrote."""
+        return first_error(self._log) or f"exit status {self._process.returncode}"
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit status, None when the program still runs after `timeout_s` seconds."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """Kill the program and its process group."""
+        kill_group(self._process)
+        self._process.wait()

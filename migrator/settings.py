@@ -1,0 +1,52 @@
+"""Section [migrator] of lifeboat.toml: how migrations are done on this host."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from migrator.model import Method, Value
+
+PODMAN_CREATE_LIMIT_S = 240
+"""Podman gives its monitor this long to report a started container (`ContainerCreateTimeout`,
+libpod/runtime.go); a restore parked for longer is given up by podman itself."""
+
+
+class MigratorSettings(Value):
+    """How containers are moved."""
+
+    method: Method = Field(
+        default=Method.LAZY, description="the rung to start from; a container that cannot take it goes lower"
+    )
+    copy_images: bool = Field(
+        default=True, description="send an image the target lacks; false refuses such a target instead"
+    )
+    park_limit_s: float = Field(
+        default=60,
+        gt=0,
+        lt=PODMAN_CREATE_LIMIT_S,
+        description="how long a parked restore waits for the freeze",
+    )
+    freeze_limit_s: float = Field(
+        default=30, gt=0, description="a freeze that is not committed by then is rolled back"
+    )
+    copy_limit_s: float = Field(
+        default=3600, gt=0, description="longest time for copying an image or a volume ahead"
+    )
+    reconnect_limit_s: float = Field(
+        default=60, ge=0, description="how long a drain waits for a lost peer before it is given up"
+    )
+    pager_ports: tuple[int, int] = Field(
+        default=(7450, 7499), description="first and last TCP port on which a target receives memory"
+    )
+    memory_headroom_percent: float = Field(
+        default=10, ge=0, le=90, description="memory of a target that no migration may fill"
+    )
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> MigratorSettings:
+        first, last = self.pager_ports
+        if not 1024 <= first <= last <= 65535:
+            raise ValueError(
+                f"pager_ports {first}-{last}: must be two ports from 1024 to 65535, first <= last"
+            )
+        return self

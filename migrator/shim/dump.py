@@ -1,0 +1,90 @@
+"""One `runc checkpoint` of a container that we have frozen."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from migrator.command import kill_group, spawn
+from migrator.errors import ExecutionError
+from migrator.model import Method
+from migrator.runtime.criu_log import first_error
+
+PAGE_SERVER_PORT = 27
+"""Any port does: the page server listens on the loopback of a network namespace that holds nobody else."""
+
+
+class Dump:
+    """CRIU's dump through runc; lazy dumps stay alive, serving pages, until they are ended."""
+
+    def __init__(self, runc: str, arguments: Sequence[str], method: Method, log: Path) -> None:
+        """`arguments` are what podman gave its runtime: `checkpoint --image-path P --work-path W ... ID`."""
+        self._runc = runc
+        self._arguments = list(arguments)
+        self._lazy = method is Method.LAZY
+        self._log = log
+        self.images = Path(self._arguments[self._arguments.index("--image-path") + 1])
+        self.work = Path(self._arguments[self._arguments.index("--work-path") + 1])
+        self._process: subprocess.Popen[bytes] | None = None
+        self._status_read = -1
+
+    def start(self) -> None:
+        """Begin; the container must be frozen, so that CRIU leaves it frozen when it fails."""
+        shutil.rmtree(self.images, ignore_errors=True)
+        options, status_write = ["--leave-running"], -1
+        if self._lazy:
+            self._status_read, status_write = os.pipe()
+            server = f"127.0.0.1:{PAGE_SERVER_PORT}"
+            options = ["--lazy-pages", "--page-server", server, "--status-fd", str(status_write)]
+        argv = [self._runc, *self._arguments[:-1], *options, self._arguments[-1]]
+        with self._log.open("wb") as log:
+            passed = (status_write,) if self._lazy else ()
+            self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)
+        if self._lazy:
+            os.close(status_write)
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Return when all images but the memory (lazy), or all of them (full), are written.
+
+        Raises `ExecutionError` with CRIU's own words when the dump failed or takes too long.
+        """
+        if self._lazy:
+            self._wait_for_page_server(timeout_s)
+        elif self.wait(timeout_s) != 0:
+            raise self._failure("CRIU cannot dump this container")
+
+    def _wait_for_page_server(self, timeout_s: float) -> None:
+        """runc writes one zero byte when CRIU's page server listens, and closes the pipe when it fails."""
+        ready, _, _ = select.select([self._status_read], [], [], timeout_s)
+        said = os.read(self._status_read, 1) if ready else b""
+        os.close(self._status_read)
+        if not said:
+            raise self._failure("CRIU cannot dump this container" if ready else "the dump takes too long")
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit status of the dump, None when it still runs after `timeout_s` seconds."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """End it the hard way: the tree stays frozen, its sockets may stay in repair mode."""
+        if self._process is not None and self._process.poll() is None:
+            kill_group(self._process)
+            self._process.wait()
+
+    @property
+    def running(self) -> bool:
+        """Say whether the dump is at work or serving pages."""
+        return self._process is not None and self._process.poll() is None
+
+    def _failure(self, sentence: str) -> ExecutionError:
+        reason = first_error(self.work / "dump.log") or first_error(self._log)
+        return ExecutionError(f"{sentence}: {reason or 'no reason given'}", code="dump-failed")

@@ -1,0 +1,116 @@
+"""What a shim is told to do: `order.json` in the migration's directory, and the files podman needs for it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from migrator.errors import PrerequisiteError
+from migrator.journal import Side
+from migrator.model import Method, Value
+from migrator.network.gate import SHUT
+
+ORDER = "order.json"
+CONTROL = "shim.sock"
+HELPER_DIRECTORIES = (
+    "/usr/local/libexec/podman",
+    "/usr/local/lib/podman",
+    "/usr/libexec/podman",
+    "/usr/lib/podman",
+)
+"""Where podman looks for its helpers by itself (containers-common, config.defaultHelperBinariesDir)."""
+
+
+class PagerAddress(Value):
+    """Where the page sink of the target waits for the source."""
+
+    host: str
+    address: str
+    port: int
+
+
+class Order(Value):
+    """One shim's order; `container` is podman's full id."""
+
+    migration: str
+    side: Side
+    method: Method
+    container: str
+    journal: str
+    runc: str
+    freeze_limit_s: float
+    park_limit_s: float
+    pki: str
+    pager: PagerAddress | None = None
+
+
+def write_order(directory: Path, order: Order) -> Path:
+    """Write everything one parked podman needs; return the file for `CONTAINERS_CONF_OVERRIDE`."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (directory / ORDER).write_text(order.model_dump_json())
+    script = directory / "runc"
+    python = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
+    _write_script(script, f'#!/bin/sh\nexec {python} "$@"\n')
+    configuration = directory / "containers.conf"
+    text = f'[engine.runtimes]\nrunc = ["{script}"]\n'
+    if order.side is Side.TARGET:
+        helpers = _write_gate_helper(directory)
+        listed = ", ".join(f'"{path}"' for path in (helpers, *HELPER_DIRECTORIES))
+        text = f"[engine]\nhelper_binaries_dir = [{listed}]\n" + text
+    configuration.write_text(text)
+    return configuration
+
+
+def read_order(directory: Path) -> Order:
+    """Read the order a daemon wrote."""
+    return Order.model_validate_json((directory / ORDER).read_text())
+
+
+def real_runc() -> str:
+    """Return the path of the host's runc; raises `PrerequisiteError` when there is none."""
+    found = shutil.which("runc")
+    if not found:
+        raise PrerequisiteError("runc is not installed", code="runc-missing", hint="apt-get install runc")
+    return found
+
+
+def _write_gate_helper(directory: Path) -> Path:
+    """Wrap podman's network helper so that the gate is shut before it creates an interface.
+
+    Podman calls `netavark ... setup NAMESPACE` with the namespace's path as the last argument.
+    """
+    netavark = _find_helper("netavark")
+    helpers = directory / "helpers"
+    helpers.mkdir(exist_ok=True, mode=0o700)
+    rules = directory / "gate.nft"
+    rules.write_text(SHUT)
+    lines = [
+        "#!/bin/sh",
+        'for last in "$@"; do :; done',
+        'case " $* " in *" setup "*)',
+        f'    nsenter --net="$last" nft -f {shlex.quote(str(rules))} || exit 1 ;;',
+        "esac",
+        f'exec {shlex.quote(netavark)} "$@"',
+    ]
+    _write_script(helpers / "netavark", "\n".join(lines) + "\n")
+    return helpers
+
+
+def _find_helper(name: str) -> str:
+    for directory in HELPER_DIRECTORIES:
+        path = Path(directory) / name
+        if os.access(path, os.X_OK):
+            return str(path)
+    raise PrerequisiteError(
+        f"podman's network helper {name} is not installed",
+        code="netavark-missing",
+        hint="lifeboat needs podman with netavark",
+    )
+
+
+def _write_script(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o700)

@@ -1,0 +1,160 @@
+"""The source's shim: holds the frozen container and lets go of it only by the journal's decision.
+
+Commands (JSON lines on `shim.sock`): `freeze`, `abort`, `release`, `state`. It lives in its own systemd
+scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
+`commit` it holds the frozen tree until it is told `release`, whatever else dies.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from migrator.control import ControlServer, Message
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.journal import Decision, Journal
+from migrator.model import Method
+from migrator.network import gate, repair
+from migrator.network.namespace import enter_private_network
+from migrator.pager.page_server import PageServerSession
+from migrator.runtime.cgroup import Cgroup
+from migrator.shim.dump import PAGE_SERVER_PORT, Dump
+from migrator.shim.order import CONTROL, Order
+
+FREEZE_WAIT_S = 2.0  # how long the kernel may take to stop all threads
+RELEASE_WAIT_S = 30.0  # how long CRIU may take to kill and reap the tree
+ABORT_WAIT_S = 1.0  # how long CRIU may take to let go of the tree before it is killed
+
+_log = logging.getLogger("shim")
+
+
+class SourceShim:
+    """One parked `checkpoint`."""
+
+    def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
+        self._order = order
+        self._dump = Dump(order.runc, arguments, order.method, directory / "runc.log")
+        pid = int((self._dump.work / "pidfile").read_text())
+        self._cgroup = Cgroup.of_process(pid)
+        self._namespace = Path(f"/proc/{pid}/ns/net")
+        self._journal = Journal(Path(order.journal))
+        self._control = ControlServer(directory / CONTROL)
+        self._pages: PageServerSession | None = None
+        self._parked_at = time.monotonic()
+        self._frozen_at: float | None = None
+        self._status: int | None = None
+
+    def run(self) -> int:
+        """Serve commands until the container was released (0) or given back (1, which podman expects)."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only the decision ends this
+        if self._order.pager is not None:
+            self._pages = PageServerSession(self._order.pager, Path(self._order.pki), self._order.migration)
+        enter_private_network()
+        commands: dict[str, Callable[[], Message]] = {
+            "freeze": self._freeze,
+            "abort": self._abort,
+            "release": self._release,
+            "state": self._state,
+        }
+        while self._status is None:
+            message = self._control.wait(0.1)
+            if message is None:
+                self._look_after()
+            else:
+                self._control.say(self._answer(commands, message))
+        self._control.close()
+        return self._status
+
+    def _answer(self, commands: dict[str, Callable[[], Message]], message: Message) -> Message:
+        try:
+            return commands[str(message.get("do"))]()
+        except LifeboatError as error:
+            _log.error("%s: %s", message.get("do"), error)
+            return {"error": error.message, "code": error.code}
+
+    def _look_after(self) -> None:
+        """Act without the daemon: give the container back when nobody will decide any more."""
+        limit, since = self._order.park_limit_s, self._parked_at
+        if self._frozen_at is not None:
+            limit, since = self._order.freeze_limit_s, self._frozen_at
+        overdue = time.monotonic() - since > limit
+        orphaned = self._frozen_at is not None and not self._control.connected
+        if not (overdue or orphaned):
+            return
+        if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.ABORT:
+            _log.warning("giving the container back: %s", "time is up" if overdue else "the daemon is gone")
+            self._give_back()
+
+    def _state(self) -> Message:
+        return {
+            "event": "state",
+            "images": str(self._dump.images),
+            "bundle": str(self._dump.work),
+            "frozen": self._frozen_at is not None,
+            "pages_lost": bool(self._pages and self._pages.lost),
+            "sent_bytes": self._pages.sent_bytes if self._pages else 0,
+        }
+
+    def _freeze(self) -> Message:
+        """Freeze the tree (says `frozen`), dump it, and answer `ready`; on any failure give it back."""
+        self._frozen_at = time.monotonic()
+        began_at = time.time()
+        try:
+            self._cgroup.freeze(FREEZE_WAIT_S)
+            self._control.say({"event": "frozen", "at": began_at})
+            if self._order.method is not Method.LAZY:
+                gate.shut(self._namespace)  # CRIU unlocks the network at the end of a full dump
+            self._dump.start()
+            self._dump.wait_until_ready(self._order.freeze_limit_s)
+            self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
+            if self._pages is not None:
+                self._pages.start(PAGE_SERVER_PORT)
+            gate.shut(self._namespace)
+        except LifeboatError:
+            self._journal.decide(self._order.migration, Decision.ABORT)
+            self._give_back()
+            raise
+        return {"event": "ready", "images": str(self._dump.images)}
+
+    def _abort(self) -> Message:
+        if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:
+            raise ExecutionError(
+                "the migration is committed: the source never runs it again", code="committed"
+            )
+        self._give_back()
+        return {"event": "aborted"}
+
+    def _give_back(self) -> None:
+        """Undo whatever was done and let the container run on as if nothing had happened."""
+        self._status = 1
+        if self._frozen_at is None:
+            return
+        if self._pages is not None:
+            self._pages.fail()  # CRIU lets go of the tree on a page server error, and kills it on a clean end
+        if self._dump.wait(ABORT_WAIT_S) is None:
+            self._dump.kill()
+        self._undo("CRIU's network lock", lambda: gate.remove_criu_lock(self._namespace))
+        self._undo("sockets in repair", lambda: repair.end_repair(self._cgroup.pids()))
+        self._undo("the gate", lambda: gate.open_gate(self._namespace))
+        self._cgroup.thaw()
+        _log.info("thawed after %.3f s", time.monotonic() - self._frozen_at)
+
+    def _undo(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except (LifeboatError, OSError) as error:
+            _log.error("undoing %s failed: %s", what, error)
+
+    def _release(self) -> Message:
+        """The target has everything: kill the frozen tree and let podman clean up after it."""
+        if self._journal.decision(self._order.migration) is not Decision.COMMIT:
+            raise ExecutionError("not committed: nothing may be released", code="not-committed")
+        if self._pages is not None:
+            self._pages.finish()
+        if self._order.method is not Method.LAZY or self._dump.wait(RELEASE_WAIT_S) is None:
+            self._cgroup.kill()
+        self._status = 0
+        return {"event": "released"}

@@ -1,0 +1,156 @@
+"""The target's shim: a restore parked one step before `runc restore`.
+
+Commands (JSON lines on `shim.sock`): `state`, `restore`, `open`, `abort`. podman has created storage,
+network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without a daemon
+for too long it gives up before the restore; after the restore it waits for a word, for the container may
+be committed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from migrator.command import spawn
+from migrator.control import ControlServer, Message
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.model import Method
+from migrator.network import gate
+from migrator.network.announce import Announcer, announcements
+from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.criu_log import first_error
+from migrator.shim.order import CONTROL, Order
+from migrator.storage.overlay import refresh
+
+RESTORE_WAIT_S = 30.0
+
+_log = logging.getLogger("shim")
+
+
+class TargetShim:
+    """One parked `restore`."""
+
+    def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
+        self._directory = directory
+        self._order = order
+        self._arguments = list(arguments)
+        self._bundle = Path(_option(self._arguments, "--bundle", "-b"))
+        self._images = Path(_option(self._arguments, "--image-path"))
+        self._pid_file = Path(_option(self._arguments, "--pid-file"))
+        specification = json.loads((self._bundle / "config.json").read_text())
+        self._root = Path(specification["root"]["path"])
+        self._namespace = _network_namespace(specification)
+        self._control = ControlServer(directory / CONTROL)
+        self._announcer: Announcer | None = None
+        self._tree: Cgroup | None = None
+        self._pid = 0
+        self._status: int | None = None
+        self._parked_at = time.monotonic()
+
+    def run(self) -> int:
+        """Serve commands until the container may be podman's (0) or is gone (1)."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._namespace is not None and not gate.is_shut(self._namespace):
+            raise ExecutionError("the gate is open before the restore", code="gate-open")
+        commands: dict[str, Callable[[Message], Message]] = {
+            "state": self._state,
+            "restore": self._restore,
+            "open": self._open,
+            "abort": self._abort,
+        }
+        while self._status is None:
+            message = self._control.wait(0.2)
+            if message is not None:
+                self._control.say(self._answer(commands, message))
+            elif not self._pid and time.monotonic() - self._parked_at > self._order.park_limit_s:
+                _log.warning("parked for too long")
+                self._status = 1
+        self._control.close()
+        return self._status
+
+    def _answer(self, commands: dict[str, Callable[[Message], Message]], message: Message) -> Message:
+        try:
+            return commands[str(message.get("do"))](message)
+        except LifeboatError as error:
+            _log.error("%s: %s", message.get("do"), error)
+            return {"error": error.message, "code": error.code}
+
+    def _state(self, _: Message) -> Message:
+        return {
+            "event": "state",
+            "images": str(self._images),
+            "bundle": str(self._bundle),
+            "root": str(self._root),
+            "restored": bool(self._pid),
+            "pid": self._pid,
+        }
+
+    def _restore(self, message: Message) -> Message:
+        """Run the restore; the tree comes up behind the gate and stands still."""
+        refresh(self._root)
+        self._announcer = self._prepare_announcement(message)
+        argv = [self._order.runc, *self._arguments[:-1]]
+        if self._order.method is Method.LAZY:
+            argv.append("--lazy-pages")
+        argv[argv.index("--work-path") + 1] = str(self._directory)
+        process = spawn([*argv, self._arguments[-1]], stdin=sys.stdin.fileno(), stdout=1, stderr=2)
+        status = process.wait(RESTORE_WAIT_S)
+        if status != 0:
+            self._status = 1
+            reason = first_error(self._directory / "restore.log")
+            raise ExecutionError(f"CRIU cannot restore this container: {reason}", code="restore-failed")
+        self._pid = int(self._pid_file.read_text())
+        self._tree = Cgroup.of_process(self._pid)
+        if self._order.method is not Method.LAZY:
+            self._tree.ask_to_freeze()  # a lazy tree stands still by itself, waiting for its memory
+        return {"event": "restored", "pid": self._pid}
+
+    def _prepare_announcement(self, message: Message) -> Announcer | None:
+        if self._namespace is None:
+            return None
+        frames = tuple(
+            frame
+            for network in message.get("networks", [])
+            for frame in announcements(network["interface"], network["mac"], tuple(network["addresses"]))
+        )
+        return Announcer(self._namespace, frames)
+
+    def _open(self, _: Message) -> Message:
+        """The container belongs here: let it speak, tell its neighbours, and hand it to podman."""
+        if self._tree is None:
+            raise ExecutionError("nothing is restored", code="not-restored")
+        if self._namespace is not None:
+            gate.open_gate(self._namespace)
+        if self._announcer is not None:
+            self._announcer.announce()
+        self._tree.thaw()
+        self._status = 0
+        return {"event": "opened", "at": time.time(), "pid": self._pid}
+
+    def _abort(self, _: Message) -> Message:
+        """Kill what was restored; podman cleans up after the failed runtime."""
+        if self._tree is not None:
+            self._tree.kill()
+        self._status = 1
+        return {"event": "aborted"}
+
+
+def _option(arguments: Sequence[str], *names: str) -> str:
+    for name in names:
+        if name in arguments:
+            return arguments[arguments.index(name) + 1]
+    raise ExecutionError(f"podman called its runtime without {names[0]}", code="unknown-podman")
+
+
+def _network_namespace(specification: dict[str, object]) -> Path | None:
+    linux = specification.get("linux")
+    namespaces = linux.get("namespaces", []) if isinstance(linux, dict) else []
+    for namespace in namespaces:
+        if namespace.get("type") == "network" and namespace.get("path"):
+            return Path(namespace["path"])
+    return None

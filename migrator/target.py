@@ -1,0 +1,356 @@
+"""The target's side of a migration: reserves, receives, parks, restores, opens the gate, drains.
+
+A `Reception` is one incoming migration. Everything that outlives the daemon (the parked podman, the page
+sink) is a program of its own with a control socket in the migration's directory, so a restarted daemon
+builds its receptions anew from the journal and these sockets.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from migrator.command import run
+from migrator.control import ControlClient
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.journal import Decision, Journal, Side
+from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase
+from migrator.pager import sink
+from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
+from migrator.runtime import podman
+from migrator.runtime.scope import Scope
+from migrator.settings import MigratorSettings
+from migrator.shim import order as shim_order
+from migrator.storage import image, overlay
+from migrator.storage.sync import LAYER, SHARED_MEMORY, VOLUME
+
+CONTROL_WAIT_S = 10.0
+RESTORE_WAIT_S = 45.0
+PODMAN_END_WAIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Hall:
+    """What all receptions of a host share."""
+
+    host: str
+    settings: MigratorSettings
+    state: Path  # /var/lib/lifeboat
+    runtime: Path  # /run/lifeboat
+    pki: Path
+    journal: Journal
+
+
+class Reception:
+    """One incoming migration."""
+
+    def __init__(self, hall: Hall, proposal: Proposal) -> None:
+        self._hall = hall
+        self.proposal = proposal
+        self._id = proposal.migration
+        self.directory = hall.runtime / "migrations" / self._id
+        self._staging = hall.state / "staging" / self._id
+        self._lock = threading.RLock()
+        self._sink: ControlClient | None = None
+        self._shim: ControlClient | None = None
+        self._podman: Scope | None = None
+        self._root: Path | None = None
+        self._bundle: Path | None = None
+        self._images: Path | None = None
+        self._pid = 0
+        self._created_volumes: list[str] = []
+        self._opened_at: float | None = None
+        self._standing = Standing.RESERVED
+        self._reason = ""
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Return the memory this migration will still take from this host."""
+        waiting = (Standing.RESERVED, Standing.PARKED, Standing.RESTORED, Standing.DRAINING)
+        return self.proposal.container.memory_bytes if self._standing in waiting else 0
+
+    def reserve(self) -> Accepted:
+        """Take the reservation; start the page sink, so that the source can call it at once."""
+        with self._lock:
+            container = self.proposal.container
+            if podman.has_container(container.name) or podman.has_container(container.id):
+                raise PrerequisiteError(
+                    f"{self._hall.host} already has a container named {container.name}",
+                    code="target-name-taken",
+                    hint=f"remove it there: podman rm {container.name}",
+                )
+            needs_image = not podman.has_image(container.image_id)
+            if needs_image and not self.proposal.copy_image:
+                raise PrerequisiteError(
+                    f"{self._hall.host} lacks the image {container.image}",
+                    code="target-lacks-image",
+                    hint="load it there, or set migrator.copy_images = true",
+                )
+            self._hall.journal.begin(self._id, Side.TARGET, container.name, self.proposal.model_dump_json())
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._write(Phase.PREPARE, f"reserved for {container.name} from {self.proposal.source}")
+            port = self._start_sink() if self.proposal.method is Method.LAZY else 0
+            self._prepare_volumes()
+            return Accepted(migration=self._id, needs_image=needs_image, pager_port=port)
+
+    def _start_sink(self) -> int:
+        criu = shutil.which("criu")
+        if criu is None:
+            raise PrerequisiteError(f"{self._hall.host} lacks CRIU", code="target-lacks-criu")
+        order = sink.SinkOrder(
+            migration=self._id,
+            source=self.proposal.source,
+            pki=str(self._hall.pki),
+            ports=self._hall.settings.pager_ports,
+            criu=criu,
+        )
+        (self.directory / sink.ORDER).write_text(order.model_dump_json())
+        Scope.start_module(f"lifeboat-sink-{self._id}", sink.__name__, self.directory)
+        return int(self._ask_sink({"do": "progress"})["port"])
+
+    def _prepare_volumes(self) -> None:
+        for mount in self.proposal.container.volumes:
+            if mount.kind != "volume":
+                continue
+            if podman.has_volume(mount.name):
+                if any(podman.volume_path(mount.name).iterdir()):
+                    raise PrerequisiteError(
+                        f"{self._hall.host} already has a volume {mount.name} with files in it",
+                        code="target-volume-taken",
+                        hint=f"remove it there if it is not needed: podman volume rm {mount.name}",
+                    )
+            else:
+                podman.ensure_volume(mount.name)
+                self._created_volumes.append(mount.name)
+
+    def tree_path(self, tree: str) -> Path:
+        """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
+        if tree == LAYER:
+            if self._root is not None:
+                return overlay.find(self._root).upper
+            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return self._staging
+        if tree == SHARED_MEMORY and self._bundle is not None:
+            return self._bundle / "shm"
+        for mount in self.proposal.container.volumes:
+            if mount.kind == "volume" and tree == VOLUME + mount.name:
+                return podman.volume_path(mount.name)
+        raise PrerequisiteError(f"this migration has no tree {tree!r} here", code="no-such-tree")
+
+    def park(self, request: ParkRequest) -> None:
+        """Let podman create everything and stop one step before the restore."""
+        with self._lock:
+            if self._shim is not None:
+                return
+            archive = self.directory / "import.tar"
+            _write_archive(archive, request)
+            order = shim_order.Order(
+                migration=self._id,
+                side=Side.TARGET,
+                method=self.proposal.method,
+                container=self.proposal.container.id,
+                journal=str(self._hall.state / "journal.db"),
+                runc=shim_order.real_runc(),
+                freeze_limit_s=self._hall.settings.freeze_limit_s,
+                park_limit_s=self._hall.settings.park_limit_s,
+                pki=str(self._hall.pki),
+            )
+            configuration = shim_order.write_order(self.directory, order)
+            self._podman = Scope.start(
+                f"lifeboat-target-{self._id}",
+                podman.restore_argv(archive),
+                log=self.directory / "podman.log",
+                env={"CONTAINERS_CONF_OVERRIDE": str(configuration)},
+            )
+            self._shim = self._podman.control(self.directory / shim_order.CONTROL, "the parked restore")
+            state = self._shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
+            self._root, self._bundle = Path(state["root"]), Path(state["bundle"])
+            self._images = Path(state["images"])
+            self._move_staged_layer()
+            self._standing = Standing.PARKED
+            self._write(Phase.PREPARE, "restore parked")
+
+    def _move_staged_layer(self) -> None:
+        """Put the layer that was copied ahead into the new container's own."""
+        if self._staging.exists():
+            upper = self.tree_path(LAYER)
+            copy = ["rsync", "-aHAXS", "--numeric-ids", "--delete", f"{self._staging}/", f"{upper}/"]
+            run(copy, timeout_s=self._hall.settings.park_limit_s)
+            shutil.rmtree(self._staging)
+
+    def restore(self, images: Path | bytes) -> int:
+        """Bring the tree up behind the gate; it stands still. Return its first pid on this host."""
+        with self._lock:
+            if self._standing is Standing.RESTORED:
+                return self._pid
+            if self._shim is None or self._images is None:
+                raise ExecutionError("nothing is parked for this migration", code="not-parked")
+            began_at = time.time()
+            if isinstance(images, bytes):
+                image.unpack(images, self._images)
+            if self.proposal.method is Method.LAZY:
+                self._ask_sink({"do": "images", "images": str(self._images)})
+            networks = [network.model_dump(mode="json") for network in self.proposal.container.networks]
+            answer = self._shim.ask({"do": "restore", "networks": networks}, timeout_s=RESTORE_WAIT_S)
+            self._pid = int(answer["pid"])
+            self._standing = Standing.RESTORED
+            self._write(Phase.RESTORE, f"restored in {(time.time() - began_at) * 1000:.0f} ms, silent")
+            return self._pid
+
+    @property
+    def images_directory(self) -> Path:
+        """Return where the images of a full migration are to be unpacked."""
+        if self._images is None:
+            raise ExecutionError("nothing is parked for this migration", code="not-parked")
+        return self._images
+
+    def commit(self) -> Opened:
+        """The source has committed: the container is ours from here on, whatever happens."""
+        with self._lock:
+            if self._opened_at is not None:
+                return Opened(migration=self._id, at=self._opened_at)
+            if self._standing is not Standing.RESTORED or self._shim is None:
+                raise ExecutionError("nothing is restored for this migration", code="not-restored")
+            if self._hall.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
+                raise ExecutionError("this migration was aborted here", code="aborted")
+            answer = self._shim.ask({"do": "open"}, timeout_s=CONTROL_WAIT_S)
+            self._opened_at = float(answer["at"])
+            if self.proposal.method is Method.LAZY:
+                self._ask_sink({"do": "go", "pid": self._pid})
+                self._standing = Standing.DRAINING
+            else:
+                self._standing = Standing.DRAINED
+            self._write(Phase.COMMIT, "the gate is open, the address announced")
+            return Opened(migration=self._id, at=self._opened_at)
+
+    def report(self) -> Report:
+        """Tell how the migration stands, and notice here that its drain has ended."""
+        with self._lock:
+            drained_bytes, drain_s = 0, 0.0
+            if self._standing in (Standing.DRAINING, Standing.DRAINED, Standing.LOST) and self._sink:
+                progress = self._ask_sink({"do": "progress"})
+                drained_bytes, drain_s = int(progress["drained_bytes"]), float(progress["drain_s"])
+                if progress["event"] == sink.SinkState.LOST:
+                    self._reason, self._standing = str(progress["reason"]), Standing.LOST
+                elif progress["event"] == sink.SinkState.DRAINED:
+                    self._standing = Standing.DRAINED
+            return Report(
+                migration=self._id,
+                standing=self._standing,
+                drained_bytes=drained_bytes,
+                drain_s=drain_s,
+                reason=self._reason,
+            )
+
+    def abort(self, reason: str) -> None:
+        """Undo everything here; refused after the commit."""
+        with self._lock:
+            if self._standing is Standing.ABORTED:
+                return
+            if self._hall.journal.decide(self._id, Decision.ABORT) is Decision.COMMIT:
+                raise ExecutionError("this migration is committed", code="committed")
+            self._standing, self._reason = Standing.ABORTED, reason
+            if self._shim is not None:
+                _quietly(lambda: self._shim and self._shim.ask({"do": "abort"}, timeout_s=CONTROL_WAIT_S))
+            if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
+                self._podman.kill()
+            if self._podman is not None:
+                podman.remove_container(self.proposal.container.id)
+            for volume in self._created_volumes:
+                podman.remove_volume(volume)
+            self._clear()
+            self._write(Phase.ABORTED, reason)
+            self._finish(Phase.ABORTED, error=reason)
+
+    def complete(self) -> None:
+        """The memory is here and the source is released: take the scaffolding down."""
+        with self._lock:
+            if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
+                raise ExecutionError("podman does not finish the restore", code="podman-stuck")
+            report = self.report()
+            self._clear()
+            self._write(Phase.DONE, "complete")
+            self._finish(Phase.DONE, drained_bytes=report.drained_bytes, drain_s=report.drain_s)
+
+    def lose(self) -> None:
+        """The memory will not come: kill the frozen tree before its userfaultfds close."""
+        with self._lock:
+            reason = self.report().reason
+            podman.remove_container(self.proposal.container.id)
+            self._clear()
+            self._write(Phase.LOST, reason)
+            self._finish(Phase.LOST, error=reason)
+
+    def _clear(self) -> None:
+        if self._sink is not None:
+            _quietly(lambda: self._sink and self._sink.ask({"do": "end"}, timeout_s=CONTROL_WAIT_S))
+            self._sink.close()
+            self._sink = None
+        if self._shim is not None:
+            self._shim.close()
+            self._shim = None
+        shutil.rmtree(self._staging, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _ask_sink(self, message: dict[str, object]) -> dict[str, object]:
+        if self._sink is None:
+            self._sink = ControlClient(
+                self.directory / sink.CONTROL, timeout_s=CONTROL_WAIT_S, what="the page sink"
+            )
+        return self._sink.ask(message, timeout_s=CONTROL_WAIT_S)
+
+    def _write(self, phase: Phase, message: str) -> None:
+        self._hall.journal.write(
+            MigrationEvent(
+                migration=self._id,
+                container=self.proposal.container.name,
+                at=time.time(),
+                phase=phase,
+                message=message,
+            )
+        )
+
+    def _finish(
+        self, phase: Phase, *, error: str = "", drained_bytes: int | None = None, drain_s: float | None = None
+    ) -> None:
+        self._hall.journal.finish(
+            MigrationOutcome(
+                migration=self._id,
+                container=self.proposal.container.name,
+                source=self.proposal.source,
+                target=self._hall.host,
+                method=self.proposal.method,
+                phase=phase,
+                drained_bytes=drained_bytes,
+                drain_s=drain_s,
+                error=error,
+            )
+        )
+
+
+def _write_archive(archive: Path, request: ParkRequest) -> None:
+    """Write what `podman container restore --import` needs to see of a checkpoint archive."""
+    members = {
+        "config.dump": request.configuration,
+        "spec.dump": request.specification,
+        "network.status": request.network_status,
+        "checkpoint/inventory.img": "the images come later\n",
+    }
+    with tarfile.open(archive, "w") as tar:
+        for name, text in members.items():
+            data = text.encode()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o600
+            tar.addfile(member, BytesIO(data))
+
+
+def _quietly(step: Callable[[], object]) -> None:
+    with suppress(LifeboatError):
+        step()

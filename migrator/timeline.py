@@ -1,0 +1,92 @@
+"""The course of one migration on this host: phases with their times, written to the journal and told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from migrator.errors import LifeboatError
+from migrator.journal import Journal
+from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase, PhaseTime
+
+Observer = Callable[[MigrationEvent], None]
+
+
+class Timeline:
+    """Journals each phase before the work of it begins, and remembers how long it took."""
+
+    def __init__(self, journal: Journal, migration: str, container: str, observe: Observer) -> None:
+        self._journal = journal
+        self._migration = migration
+        self._container = container
+        self._observe = observe
+        self._times: list[PhaseTime] = []
+        self.phase: Phase | None = None
+        self._began_at = 0.0
+
+    def enter(self, phase: Phase, message: str = "", *, at: float | None = None) -> None:
+        """Begin a phase, now or at `at` (Unix seconds)."""
+        moment = time.time() if at is None else at
+        self._close_phase(moment)
+        self.phase, self._began_at = phase, moment
+        self._write(moment, phase, message)
+
+    def tell(self, message: str) -> None:
+        """Record something worth knowing within the current phase."""
+        self._write(time.time(), self.phase or Phase.PREPARE, message)
+
+    def progress(self, drained_bytes: int, total_bytes: int) -> None:
+        """Tell how far the drain is; not journalled, for only the target knows what is true."""
+        self._observe(
+            MigrationEvent(
+                migration=self._migration,
+                container=self._container,
+                at=time.time(),
+                phase=Phase.DRAIN,
+                drained_bytes=drained_bytes,
+                total_bytes=total_bytes,
+            )
+        )
+
+    def end(
+        self,
+        phase: Phase,
+        *,
+        source: str,
+        target: str,
+        method: Method,
+        error: LifeboatError | None,
+        freeze_ms: float | None = None,
+        drain_s: float | None = None,
+        drained_bytes: int | None = None,
+    ) -> MigrationOutcome:
+        """Enter a final phase and return the outcome, journalled."""
+        self.enter(phase, str(error) if error else "")
+        outcome = MigrationOutcome(
+            migration=self._migration,
+            container=self._container,
+            source=source,
+            target=target,
+            method=method,
+            phase=phase,
+            freeze_ms=freeze_ms,
+            drain_s=drain_s,
+            drained_bytes=drained_bytes,
+            phases=tuple(self._times),
+            error_code=error.code if error else "",
+            error=str(error) if error else "",
+        )
+        self._journal.finish(outcome)
+        return outcome
+
+    def _close_phase(self, moment: float) -> None:
+        if self.phase is not None:
+            took = PhaseTime(phase=self.phase, began_at=self._began_at, duration_s=moment - self._began_at)
+            self._times.append(took)
+
+    def _write(self, at: float, phase: Phase, message: str) -> None:
+        event = MigrationEvent(
+            migration=self._migration, container=self._container, at=at, phase=phase, message=message
+        )
+        self._journal.write(event)
+        self._observe(event)
