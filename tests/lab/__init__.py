@@ -1,0 +1,1 @@
+"""The lab: whole hosts in namespaces, with systemd, podman, runc and CRIU, on one network."""

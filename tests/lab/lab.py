@@ -1,0 +1,231 @@
+"""A lab: hosts, the switch between them, and a client."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from migrator import command
+from migrator.command import CommandResult
+from migrator.errors import UsageError
+from tests.lab import cgroups, state, switch
+from tests.lab.cache import locked
+from tests.lab.host import Host
+from tests.lab.image import archive
+from tests.lab.namespaces import in_cgroup, in_network, start_network
+from tests.lab.root import root
+from tests.lab.settings import CLIENT_NUMBER, HOST_NAMES, STATE, ipv4, ipv6
+
+PIPE_SIZE_BYTES = 1 << 25
+"""CRIU's page server asks for pipes of this size; without CAP_SYS_RESOURCE fs.pipe-max-size is the limit."""
+
+INOTIFY_INSTANCES = 1024
+"""Each systemd uses a dozen and all hosts share the machine's limit for root (128 by default)."""
+
+
+class Client:
+    """A place on the lab's network outside all hosts, where the machine's own programs run."""
+
+    def __init__(self, holder: int, cgroup: Path) -> None:
+        self.address = ipv4(CLIENT_NUMBER)
+        self.address6 = ipv6(CLIENT_NUMBER)
+        self.holder = holder
+        self.cgroup = cgroup
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs `argv` there."""
+        return in_cgroup(self.cgroup, in_network(self.holder, argv))
+
+    def run(
+        self, argv: Sequence[str], *, timeout_s: float = 60, check: bool = True, stdin: bytes | None = None
+    ) -> CommandResult:
+        """Run a program of the machine to its end on the lab's network."""
+        return command.run(self.command(argv), timeout_s=timeout_s, check=check, stdin=stdin)
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        stderr: int | IO[bytes] = subprocess.PIPE,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program of the machine on the lab's network."""
+        return command.spawn(self.command(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env)
+
+
+class Lab:
+    """Hosts alpha, beta, ... on one network; use it as a context manager, or `up()` and `down()`.
+
+    Labs of different names do not know of each other. A lab of the same name is cleared away first, and
+    so is every lab whose owner was killed.
+    """
+
+    def __init__(self, hosts: int = 2, *, name: str = "lab", detached: bool = False) -> None:
+        if not 1 <= hosts <= len(HOST_NAMES):
+            raise UsageError(f"a lab has 1 to {len(HOST_NAMES)} hosts, not {hosts}", code="lab-hosts")
+        self.name = name
+        self.names = HOST_NAMES[:hosts]
+        self.cgroup = cgroups.lab_cgroup(name)
+        self.state = state.LabState(name, None if detached else state.owner())
+        self.hosts: dict[str, Host] = {}
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Start everything and wait until all hosts have booted; on failure nothing is left."""
+        layers = self.layers()
+        self.image = archive()
+        try:
+            with only_one():
+                state.clear_abandoned()
+                state.clear(self.name)
+                self.state.layers = [str(layer) for layer in layers]
+                self.state.save()
+            prepare_machine()
+            self.start_networks()
+            for number, name in enumerate(self.names, start=1):
+                self.add_host(name, number, layers)
+            in_parallel(self.get_ready, self.hosts.values())
+        except BaseException:
+            self.down()
+            raise
+
+    def get_ready(self, host: Host) -> None:
+        """Wait for a host's systemd and give podman its image."""
+        host.wait_booted()
+        host.load_image(self.image)
+
+    def layers(self) -> list[Path]:
+        """Return what the hosts' file systems are made of, topmost first."""
+        return [root()]
+
+    def start_networks(self) -> None:
+        """Make the switch and the client's network."""
+        for name in ("switch", "client"):
+            cgroups.create(self.cgroup / name)
+            self.state.processes[name] = start_network(self.cgroup / name)
+        self.state.save()
+        switch.set_up(self.switch)
+        switch.plug(self.switch, "client", self.client.holder, CLIENT_NUMBER)
+
+    def add_host(self, name: str, number: int, layers: Sequence[Path]) -> None:
+        """Write a host's own files and start it."""
+        host = Host(name, number, lab_cgroup=self.cgroup, data=self.state.data / name, layers=layers)
+        etc = host.data / "upper/etc"
+        etc.mkdir(parents=True)
+        (etc / "hostname").write_text(f"{name}\n")
+        (etc / "hosts").write_text(hosts_file(self.names))
+        (etc / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
+        self.hosts[name] = host
+        self.boot(name)
+
+    def boot(self, name: str) -> None:
+        """Start a host, or start it again after `kill`; wait for it with `host(name).wait_booted()`."""
+        host = self.host(name)
+        host.start()
+        self.state.processes[name] = host.init or state.owner()
+        self.state.save()
+        switch.plug(self.switch, name, host.pid, host.number)
+
+    def down(self) -> None:
+        """End every process and remove every file of this lab."""
+        with only_one():
+            state.clear(self.name)
+        for host in self.hosts.values():
+            if host.launcher is not None:
+                host.launcher.wait()
+
+    def host(self, name: str) -> Host:
+        """Return a host by name."""
+        try:
+            return self.hosts[name]
+        except KeyError:
+            raise UsageError(f"the lab has no host {name}", code="lab-no-host") from None
+
+    @property
+    def client(self) -> Client:
+        """The place outside all hosts."""
+        return Client(self.state.processes["client"].pid, self.cgroup / "client")
+
+    @property
+    def switch(self) -> int:
+        """The pid of the process that holds the switch's network namespace."""
+        return self.state.processes["switch"].pid
+
+    def cut(self, one: str, other: str) -> None:
+        """Let nothing through between two hosts (or a host and the `client`) until `heal`."""
+        switch.cut(self.switch, one, other, self.nft)
+
+    def heal(self) -> None:
+        """Undo every `cut`."""
+        switch.heal(self.switch, self.nft)
+
+    @property
+    def nft(self) -> list[str]:
+        """The nft of the hosts' root, as the machine need not have one."""
+        return ["chroot", self.state.layers[-1], "/usr/sbin/nft"]
+
+
+def attach(name: str) -> Lab:
+    """Return a running lab that another process has brought up; raises `UsageError` when there is none."""
+    noted = state.load(name)
+    if noted is None:
+        raise UsageError(f"no lab {name} is up", code="lab-not-up", hint="./run lab up")
+    lab = Lab(1, name=name, detached=True)
+    lab.state = noted
+    lab.names = tuple(host for host in HOST_NAMES if host in noted.processes)
+    for host in lab.names:
+        number = HOST_NAMES.index(host) + 1
+        layers = [Path(layer) for layer in noted.layers]
+        lab.hosts[host] = Host(host, number, lab_cgroup=lab.cgroup, data=noted.data / host, layers=layers)
+        lab.hosts[host].init = noted.processes[host]
+    return lab
+
+
+def in_parallel(deed: Callable[[Host], None], hosts: Iterable[Host]) -> None:
+    """Do something to all hosts at once; raise the first failure when all have ended."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(deed, hosts))
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Let one process at a time clear or begin labs."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with locked(STATE / "lock"):
+        yield
+
+
+def hosts_file(names: Sequence[str]) -> str:
+    """Return /etc/hosts with every host and the client."""
+    lines = ["127.0.0.1 localhost", "::1 localhost", f"{ipv4(CLIENT_NUMBER)} client"]
+    for number, name in enumerate(names, start=1):
+        lines += [f"{ipv4(number)} {name}", f"{ipv6(number)} {name}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def prepare_machine() -> None:
+    """Raise two limits of the machine that all hosts share; never lowers one."""
+    for path, value in (
+        ("fs/pipe-max-size", PIPE_SIZE_BYTES),
+        ("fs/inotify/max_user_instances", INOTIFY_INSTANCES),
+    ):
+        file = Path("/proc/sys") / path
+        if int(file.read_text()) < value:
+            file.write_text(json.dumps(value))

@@ -1,0 +1,45 @@
+"""The package mirror and the keyring, as this machine's own apt uses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrator import command
+from migrator.errors import PrerequisiteError
+
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def mirror() -> str:
+    """Return the address of the Debian mirror in the machine's apt settings, else Debian's own."""
+    listed = command.run(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)|$(RELEASE)"], timeout_s=60, check=False
+    )
+    for line in sorted(listed.output.splitlines()):
+        origin, _, rest = line.partition("|")
+        address, _, release = rest.partition("|")
+        if origin == "Debian" and not release.endswith("-security"):
+            return address.rstrip("/")
+    return DEFAULT_MIRROR
+
+
+def keyring() -> Path:
+    """Return Debian's keyring; it has to know the keys of Debian 13, which sign trixie and forky."""
+    if not KEYRING.exists():
+        raise PrerequisiteError(
+            f"{KEYRING} is missing",
+            code="lab-keyring-missing",
+            hint="apt-get install debian-archive-keyring",
+        )
+    return KEYRING
+
+
+def sources(suite: str, criu_suite: str) -> list[str]:
+    """Return the lines of a sources list; only forky may be past the validity date of its Release file."""
+    signed = f"signed-by={keyring()}"
+    address = mirror()
+    return [
+        f"deb [{signed}] {address} {suite} main",
+        f"deb [{signed} check-valid-until=no] {address} {criu_suite} main",
+    ]

@@ -1,0 +1,140 @@
+"""A program worth moving: it holds memory it knows the content of, checks it all the time, and serves TCP.
+
+Runs in a container with nothing but Python: `python3 workload.py --memory MIB [--port 7000]`. One request is
+one line, one answer is one line of JSON:
+
+    count    {"count": requests so far, "boot": id of this run, "checked": pages checked, "wrong": wrong ones}
+    verify   the same after checking every page, and {"verified": pages, "wrong_now": wrong ones of them}
+    stop     answers, then exits with status 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import random
+import socketserver
+import struct
+import sys
+import threading
+import time
+import uuid
+
+PAGE_BYTES = 4096
+PAGES_PER_ROUND = 64
+ROUND_PAUSE_S = 0.002
+WRITE_SHARE = 0.25
+"""Of the pages looked at, how many are written anew: a moving container's memory has to stay writable."""
+
+
+class Memory:
+    """Anonymous private memory; page N holds N, a generation and a pattern made of both."""
+
+    def __init__(self, mib: int) -> None:
+        self.pages = mib * 1024 * 1024 // PAGE_BYTES
+        self.area = mmap.mmap(-1, max(self.pages, 1) * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.lock = threading.Lock()
+        self.checked = 0
+        self.wrong = 0
+        for number in range(self.pages):
+            self.fill(number, 0)
+
+    def fill(self, number: int, generation: int) -> None:
+        """Write a page."""
+        offset = number * PAGE_BYTES
+        self.area[offset : offset + PAGE_BYTES] = pattern(number, generation)
+
+    def check(self, number: int) -> bool:
+        """Tell whether a page is what was last written to it; a page of zeros is wrong as well."""
+        offset = number * PAGE_BYTES
+        content = self.area[offset : offset + PAGE_BYTES]
+        found, generation = struct.unpack_from("<QQ", content)
+        right: bool = found == number + 1 and content == pattern(number, generation)
+        self.checked += 1
+        self.wrong += not right
+        return right
+
+    def verify(self) -> int:
+        """Check every page; return how many are wrong."""
+        wrong = 0
+        for number in range(self.pages):
+            with self.lock:
+                wrong += not self.check(number)
+        return wrong
+
+    def touch_for_ever(self) -> None:
+        """Check random pages and rewrite some of them, for as long as the process lives."""
+        choose = random.Random(os.getpid())  # noqa: S311 - any spread over the pages will do
+        while self.pages:
+            with self.lock:
+                for _ in range(PAGES_PER_ROUND):
+                    number = choose.randrange(self.pages)
+                    if self.check(number) and choose.random() < WRITE_SHARE:
+                        self.fill(number, choose.getrandbits(32))
+            time.sleep(ROUND_PAUSE_S)
+
+
+def pattern(number: int, generation: int) -> bytes:
+    """Return what page `number` holds; never zeros, as the number is stored plus one."""
+    return struct.pack("<QQ", number + 1, generation) * (PAGE_BYTES // 16)
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """Answers the lines of one connection."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        """Answer until the client hangs up."""
+        server = self.server
+        assert isinstance(server, Server)
+        for line in self.rfile:
+            request = line.decode().strip()
+            self.wfile.write(json.dumps(server.answer(request)).encode() + b"\n")
+            if request == "stop":
+                server.stopping.set()
+                return
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Holds what all connections see."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, memory: Memory) -> None:
+        super().__init__(("0.0.0.0", port), Handler)
+        self.memory = memory
+        self.boot = uuid.uuid4().hex
+        self.count = 0
+        self.stopping = threading.Event()
+
+    def answer(self, request: str) -> dict[str, object]:
+        """Return the answer to one request."""
+        self.count += 1
+        result: dict[str, object] = {"count": self.count, "boot": self.boot}
+        if request == "verify":
+            result |= {"verified": self.memory.pages, "wrong_now": self.memory.verify()}
+        return result | {"checked": self.memory.checked, "wrong": self.memory.wrong}
+
+
+def main() -> None:
+    """Fill the memory, then serve until somebody says stop."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--memory", type=int, default=64, help="MiB")
+    parser.add_argument("--port", type=int, default=7000)
+    arguments = parser.parse_args()
+    memory = Memory(arguments.memory)
+    server = Server(arguments.port, memory)
+    threading.Thread(target=memory.touch_for_ever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"serving {arguments.memory} MiB on port {arguments.port}, boot {server.boot}", flush=True)
+    server.stopping.wait()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
