@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrator import evidence
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.journal import Decision, Journal, Side
@@ -167,6 +168,7 @@ class SourceMigration:
         )
         self._undo.callback(self._unpark)
         self._shim = self._podman.control(self._directory / shim_order.CONTROL, "the parked checkpoint")
+        self._ask({"do": "call"})
         bundle = Path(str(self._ask({"do": "state"})["bundle"]))
         request = ParkRequest(
             configuration=(bundle / "config.dump").read_text(),
@@ -292,6 +294,8 @@ class SourceMigration:
         return self._shim.listen(timeout_s=self._shared.settings.freeze_limit_s)
 
     def _ended(self, phase: Phase, error: LifeboatError | None) -> MigrationOutcome:
+        if phase is not Phase.DONE:
+            evidence.keep(self._directory, self._shared.state, self._id)
         if phase is Phase.ABORTED:
             self._clear()
         freeze_ms = (self._opened_at - self._frozen_at) * 1000 if self._opened_at else None

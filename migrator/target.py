@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from migrator import evidence
 from migrator.command import run
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
@@ -200,6 +201,8 @@ class Reception:
             networks = [network.model_dump(mode="json") for network in self.proposal.container.networks]
             answer = self._shim.ask({"do": "restore", "networks": networks}, timeout_s=RESTORE_WAIT_S)
             self._pid = int(answer["pid"])
+            if self._sink is not None and (progress := self._ask_sink({"do": "progress"}))["reason"]:
+                raise ExecutionError(str(progress["reason"]), code="sink-failed")
             self._standing = Standing.RESTORED
             self._write(Phase.RESTORE, f"restored in {(time.time() - began_at) * 1000:.0f} ms, silent")
             return self._pid
@@ -265,6 +268,7 @@ class Reception:
                 podman.remove_container(self.proposal.container.id)
             for volume in self._created_volumes:
                 podman.remove_volume(volume)
+            evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.ABORTED, reason)
             self._finish(Phase.ABORTED, error=reason)
@@ -284,6 +288,7 @@ class Reception:
         with self._lock:
             reason = self.report().reason
             podman.remove_container(self.proposal.container.id)
+            evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.LOST, reason)
             self._finish(Phase.LOST, error=reason)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from migrator.pager.link import BUFFER_BYTES
 
+HELD_POLL_S = 0.001  # how soon a relay notices that it is held no longer
+
 Filter = Callable[[bytes], bytes]
 
 
@@ -36,6 +38,7 @@ class Relay:
         self._buffer = bytearray(BUFFER_BYTES)
         self.received_bytes = 0
         self.sent_bytes = 0
+        self.held = False  # while true nothing is taken from the link; may be set from another thread
         link.setblocking(False)
         plain.setblocking(False)
 
@@ -49,10 +52,11 @@ class Relay:
             self._into_plain()
 
     def _wait(self) -> None:
-        reading = [] if self._to_plain else [self._link]
+        closed = self.held or bool(self._to_plain)
+        reading = [] if closed else [self._link]
         reading += [] if self._to_link else [self._plain]
         writing = ([self._link] if self._to_link else []) + ([self._plain] if self._to_plain else [])
-        patience = 0 if self._link.pending() and not self._to_plain else None
+        patience = 0.0 if self._link.pending() and not closed else HELD_POLL_S if self.held else None
         select.select(reading, writing, [], patience)
 
     def _from_plain(self) -> None:
@@ -81,7 +85,7 @@ class Relay:
             self._to_link = self._to_link[sent:]
 
     def _from_link(self) -> None:
-        if self._to_plain:
+        if self._to_plain or self.held:
             return
         try:
             data = self._link.recv(BUFFER_BYTES)

@@ -1,10 +1,12 @@
 """The page sink: brings a restored tree's memory in, and never lets it run on pages that are not its own.
 
-It stands between `criu restore` and CRIU's lazy-pages daemon. The userfaultfds that the restore sends
-(criu/uffd.c: the pid, then the descriptor, at last `LAZY_PAGES_RESTORE_FINISHED`) are kept here and handed
-to the daemon only after the commit: until then every thread of the restored tree stops at its first
-touch of its own memory, so it can neither run nor speak. A copy of each stays open here, so that the death
-of the daemon leaves the tree waiting instead of reading zeros.
+It stands between `criu restore` and CRIU's lazy-pages daemon, and passes on what the restore sends
+(criu/uffd.c: each pid and its userfaultfd, at last `LAZY_PAGES_RESTORE_FINISHED`). At that last word, which
+comes before the tree is let go, the flow of pages is held until the commit: every thread of the tree then
+stands at its first touch of its own memory, so it can neither run nor speak. (Holding everything back
+from the beginning would not do: the restore itself touches memory, for restartable sequences. Stopping
+the daemon would not do either: it takes an interrupted wait for an error.) A copy of each userfaultfd
+stays open here, so that the death of the daemon leaves the tree waiting instead of reading zeros.
 
 Run as `python -m migrator.pager.sink DIRECTORY` in a systemd scope of its own; commands on `sink.sock`:
 `images`, `go`, `progress`, `end`.
@@ -15,7 +17,6 @@ from __future__ import annotations
 import array
 import logging
 import os
-import select
 import signal
 import socket
 import ssl
@@ -90,6 +91,7 @@ class Sink:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._daemon_end, self._pages_end = socket.socketpair()
         self._tasks: list[Task] = []
+        self._daemon_link: socket.socket | None = None
         self._tree_pid = 0
         self._state = SinkState.WAITING
         self._reason = ""
@@ -131,15 +133,27 @@ class Sink:
         self._listener.close()
 
     def _take_restore(self) -> None:
-        """Keep what `criu restore` sends; it does not wait for anybody's answer."""
+        """Pass on what `criu restore` sends, keep copies, and hold the pages from the last word on."""
         connection, _ = self._restore.accept()
-        with connection:
-            while (task := _receive_task(connection)) is not None:
-                self._tasks.append(task)
+        try:
+            daemon = _connect_daemon(self._work / RESTORE_SOCKET)
+            with connection:
+                while (task := _receive_task(connection)) is not None:
+                    self._tasks.append(task)
+                    _pass_on(daemon, task)
+            if self._relay is not None:
+                self._relay.held = True
+            self._daemon_link = daemon
+        except (LifeboatError, OSError) as error:
+            self._lose(f"the restore could not be joined to the pager: {error}")
         _log.info("holding %d tasks", len(self._tasks))
 
     def _images(self, message: Message) -> Message:
-        """Start the lazy-pages daemon on the images, so that its start is not in the freeze."""
+        """Start the lazy-pages daemon on the images; it serves faults only until the restore is complete."""
+        if self._daemon is not None:
+            return {"event": "images"}
+        if self._link is None:
+            raise ExecutionError("the page source never called", code="no-page-source")
         argv = [self._order.criu, "lazy-pages", "--images-dir", str(message["images"])]
         argv += ["--work-dir", str(self._work), "--page-server"]
         argv += ["--ps-socket", str(self._daemon_end.fileno()), "-v1", "-o", "lazy-pages.log"]
@@ -147,24 +161,32 @@ class Sink:
         with (self._directory / "criu-lazy-pages.out").open("wb") as output:
             self._daemon = spawn(argv, stdout=output, stderr=output, pass_fds=(self._daemon_end.fileno(),))
         self._daemon_end.close()
+        self._relay = Relay(self._link, self._pages_end, keep=self._answer_close)
+        threading.Thread(target=self._carry, daemon=True).start()
+        threading.Thread(target=self._watch_daemon, daemon=True).start()
         return {"event": "images"}
 
     @property
     def _work(self) -> Path:
         return self._directory / "lazy"
 
+    def _answer_close(self, request: bytes) -> bytes:
+        """Answer the daemon's last word in the page server's place (a status, int32), and keep it here."""
+        length = _close_length(request)
+        if length:
+            self._pages_end.send(struct.pack("<i", 0))
+        return request[: len(request) - length]
+
     def _go(self, message: Message) -> Message:
-        """The tree belongs here now: hand its userfaultfds to the daemon, and memory begins to flow."""
+        """The tree belongs here now: let the daemon serve it, and memory begins to flow."""
         if self._state is not SinkState.WAITING:
             return {"event": self._state}
-        if self._link is None:
-            raise ExecutionError("the page source never called", code="no-page-source")
+        if self._daemon_link is None or self._relay is None:
+            raise ExecutionError("nothing was restored", code="not-restored")
         self._tree_pid = int(message["pid"])
         self._state, self._began_at = SinkState.DRAINING, time.time()
-        self._relay = Relay(self._link, self._pages_end, keep=_without_close)
-        _hand_over(self._work / RESTORE_SOCKET, self._tasks)
-        threading.Thread(target=self._carry, daemon=True).start()
-        threading.Thread(target=self._watch_daemon, daemon=True).start()
+        self._daemon_link.sendall(struct.pack("<I", RESTORE_FINISHED))
+        self._relay.held = False
         return {"event": self._state}
 
     def _carry(self) -> None:
@@ -191,13 +213,14 @@ class Sink:
             )
 
     def _lose(self, reason: str) -> None:
-        """Freeze the tree while all its userfaultfds are still open here."""
-        if self._state is not SinkState.DRAINING:
+        """Freeze the tree while all its userfaultfds are still open here; before `go` it stands anyway."""
+        if self._state not in (SinkState.WAITING, SinkState.DRAINING):
             return
         self._state, self._reason, self._ended_at = SinkState.LOST, reason, time.time()
         _log.error("%s", reason)
-        with suppress(LifeboatError, OSError):  # a tree that died already needs no freezing
-            Cgroup.of_process(self._tree_pid).ask_to_freeze()
+        if self._tree_pid:
+            with suppress(LifeboatError, OSError):  # a tree that died already needs no freezing
+                Cgroup.of_process(self._tree_pid).ask_to_freeze()
         if self._daemon is not None:
             kill_group(self._daemon)
 
@@ -222,18 +245,17 @@ class Sink:
         return {"event": "ended"}
 
 
-def _without_close(request: bytes) -> bytes:
-    """Drop the daemon's last word to the page server: to CRIU's server it would mean success.
+def _close_length(request: bytes) -> int:
+    """Return the length of the daemon's last word at the end of what it sent, 0 when it is not there.
 
-    The daemon says `PS_IOV_FORCE_CLOSE` also when it failed. Requests are sent one `send` each, so the
-    command stands at the beginning of the last one.
+    To CRIU's page server that word would mean success, and the daemon says it also when it failed.
     """
     for size in (32, 24):  # struct page_server_iov from CRIU 4.2, and before
         if len(request) % size == 0:
             command = struct.unpack_from("<I", request, len(request) - size)[0]
             if command in (PS_IOV_CLOSE, PS_IOV_FORCE_CLOSE):
-                return request[:-size]
-    return request
+                return size
+    return 0
 
 
 def _receive_task(connection: socket.socket) -> Task | None:
@@ -251,25 +273,24 @@ def _receive_task(connection: socket.socket) -> Task | None:
     return Task(pid, descriptors[0])
 
 
-def _hand_over(path: Path, tasks: list[Task]) -> None:
-    """Play `criu restore` to the lazy-pages daemon."""
+def _connect_daemon(path: Path) -> socket.socket:
     deadline = time.monotonic() + DAEMON_START_LIMIT_S
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     while True:
         try:
             connection.connect(str(path))
-            break
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ExecutionError("CRIU's lazy-pages daemon does not come up", code="no-daemon") from error
             time.sleep(0.002)
-    with connection:
-        for task in tasks:
-            connection.sendall(struct.pack("<i", task.pid))
-            if task.userfault is not None:
-                socket.send_fds(connection, [b"\0"], [task.userfault])
-        connection.sendall(struct.pack("<I", RESTORE_FINISHED))
-        select.select([connection], [], [], DAEMON_START_LIMIT_S)  # it closes its end when it has read all
+        else:
+            return connection
+
+
+def _pass_on(daemon: socket.socket, task: Task) -> None:
+    daemon.sendall(struct.pack("<i", task.pid))
+    if task.userfault is not None:
+        socket.send_fds(daemon, [b"\0"], [task.userfault])
 
 
 def _unix_listener(path: Path) -> socket.socket:

@@ -9,14 +9,23 @@ ERROR = re.compile(r"^(?:\([\d.]+\)\s*)?(?:\s*\d+: )?Error \(([^)]+)\): (.*)$", 
 """As `print_on_level(LOG_ERROR, ...)` writes it: `(00.012345) Error (criu/files.c:123): words`."""
 
 
+RUNC_MESSAGE = re.compile(r'"msg":"((?:[^"\\]|\\.)*)"')
+"""A line of runc's `--log-format=json`."""
+
+
 def first_error(log: Path) -> str:
-    """Return CRIU's first error with its place in the source, or the log's last line, or nothing."""
+    """Return CRIU's first error with its place in the source, or a log's last line, or nothing.
+
+    CRIU's own probe of a tun device fails on many hosts and means nothing, so it is passed over.
+    """
     try:
         text = log.read_text(errors="replace")
     except OSError:
         return ""
-    found = ERROR.search(text)
-    if found:
-        return f"{found.group(2).strip()} ({found.group(1)})"
+    for place, words in ERROR.findall(text):
+        if not place.startswith("criu/tun.c"):
+            return f"{words.strip()} ({place})"
+    if messages := RUNC_MESSAGE.findall(text):
+        return str(messages[-1])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1] if lines and not lines[-1].startswith("(") else ""  # "(" is CRIU's ordinary chatter

@@ -1,6 +1,6 @@
 """The source's shim: holds the frozen container and lets go of it only by the journal's decision.
 
-Commands (JSON lines on `shim.sock`): `freeze`, `abort`, `release`, `state`. It lives in its own systemd
+Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `state`. It lives in its own systemd
 scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
 `commit` it holds the frozen tree until it is told `release`, whatever else dies.
 """
@@ -21,6 +21,7 @@ from migrator.network import gate, repair
 from migrator.network.namespace import enter_private_network
 from migrator.pager.page_server import PageServerSession
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.runc import first_pid
 from migrator.shim.dump import PAGE_SERVER_PORT, Dump
 from migrator.shim.order import CONTROL, Order
 
@@ -37,7 +38,7 @@ class SourceShim:
     def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
         self._order = order
         self._dump = Dump(order.runc, arguments, order.method, directory / "runc.log")
-        pid = int((self._dump.work / "pidfile").read_text())
+        pid = first_pid(order.runc, order.container)
         self._cgroup = Cgroup.of_process(pid)
         self._namespace = Path(f"/proc/{pid}/ns/net")
         self._journal = Journal(Path(order.journal))
@@ -50,10 +51,8 @@ class SourceShim:
     def run(self) -> int:
         """Serve commands until the container was released (0) or given back (1, which podman expects)."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only the decision ends this
-        if self._order.pager is not None:
-            self._pages = PageServerSession(self._order.pager, Path(self._order.pki), self._order.migration)
-        enter_private_network()
         commands: dict[str, Callable[[], Message]] = {
+            "call": self._call,
             "freeze": self._freeze,
             "abort": self._abort,
             "release": self._release,
@@ -87,6 +86,13 @@ class SourceShim:
         if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.ABORT:
             _log.warning("giving the container back: %s", "time is up" if overdue else "the daemon is gone")
             self._give_back()
+
+    def _call(self) -> Message:
+        """Call the page sink, then leave the host's network for one in which only CRIU's page server is."""
+        if self._order.pager is not None and self._pages is None:
+            self._pages = PageServerSession(self._order.pager, Path(self._order.pki), self._order.migration)
+            enter_private_network()
+        return {"event": "called"}
 
     def _state(self) -> Message:
         return {

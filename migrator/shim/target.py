@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from migrator.command import spawn
+from migrator.command import kill_group, spawn
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method
@@ -24,6 +25,7 @@ from migrator.network import gate
 from migrator.network.announce import Announcer, announcements
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.criu_log import first_error
+from migrator.runtime.runc import remove_remains
 from migrator.shim.order import CONTROL, Order
 from migrator.storage.overlay import refresh
 
@@ -99,16 +101,35 @@ class TargetShim:
             argv.append("--lazy-pages")
         argv[argv.index("--work-path") + 1] = str(self._directory)
         process = spawn([*argv, self._arguments[-1]], stdin=sys.stdin.fileno(), stdout=1, stderr=2)
-        status = process.wait(RESTORE_WAIT_S)
+        try:
+            status: int | None = process.wait(RESTORE_WAIT_S)
+        except subprocess.TimeoutExpired:
+            status = None
         if status != 0:
-            self._status = 1
-            reason = first_error(self._directory / "restore.log")
-            raise ExecutionError(f"CRIU cannot restore this container: {reason}", code="restore-failed")
+            kill_group(process)
+            self._remove_remains()
+            raise ExecutionError(
+                f"CRIU cannot restore this container: {self._reason()}", code="restore-failed"
+            )
         self._pid = int(self._pid_file.read_text())
         self._tree = Cgroup.of_process(self._pid)
         if self._order.method is not Method.LAZY:
             self._tree.ask_to_freeze()  # a lazy tree stands still by itself, waiting for its memory
         return {"event": "restored", "pid": self._pid}
+
+    def _reason(self) -> str:
+        """Return CRIU's first error, or else what runc wrote to the log podman gave it."""
+        for log in (self._directory / "restore.log", Path(_option(self._arguments, "--log"))):
+            if reason := first_error(log):
+                return reason
+        return f"not done within {RESTORE_WAIT_S:g} s"
+
+    def _remove_remains(self) -> None:
+        """Kill a tree that is not to be; runc knows its cgroup even when CRIU did not finish."""
+        self._status = 1
+        if self._tree is not None:
+            self._tree.kill()
+        remove_remains(self._order.runc, self._arguments[-1])
 
     def _prepare_announcement(self, message: Message) -> Announcer | None:
         if self._namespace is None:
@@ -134,9 +155,7 @@ class TargetShim:
 
     def _abort(self, _: Message) -> Message:
         """Kill what was restored; podman cleans up after the failed runtime."""
-        if self._tree is not None:
-            self._tree.kill()
-        self._status = 1
+        self._remove_remains()
         return {"event": "aborted"}
 
 

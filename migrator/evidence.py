@@ -1,0 +1,26 @@
+"""What is kept of a migration that failed: the logs of CRIU, runc, podman and our own programs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+KEPT_MIGRATIONS = 20
+PATTERNS = ("*.log", "*.out", "lazy/*.log")
+
+
+def keep(directory: Path, state: Path, migration: str) -> Path:
+    """Copy the logs of a migration's directory to the state directory; return where they lie."""
+    kept = state / "failures" / migration
+    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for pattern in PATTERNS:
+        for log in directory.glob(pattern):
+            shutil.copy2(log, kept / log.name)
+    _forget_oldest(state / "failures")
+    return kept
+
+
+def _forget_oldest(failures: Path) -> None:
+    by_age = sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in by_age[:-KEPT_MIGRATIONS]:
+        shutil.rmtree(path, ignore_errors=True)
