@@ -51,7 +51,7 @@ def forget_old(kind: str, *, keep: int, but: Path) -> None:
     candidates = [path for path in CACHE.glob(f"{kind}-????????????????") if path != but]
     candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in candidates[max(keep - 1, 0) :]:
-        if str(path) not in layers_in_use():
+        if not any(Path(layer).is_relative_to(path) for layer in layers_in_use()):
             remove_tree(path)
 
 

@@ -20,7 +20,7 @@ from tests.lab.state import ProcessIdentity
 BOOT = Path(__file__).with_name("boot.py")
 BOOT_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 120.0
-DIRECTORIES = ("upper", "work", "containers", "root")
+DIRECTORIES = ("upper", "work", "root", "containers")
 
 
 class Host:

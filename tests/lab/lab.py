@@ -15,13 +15,14 @@ from typing import IO, Self
 from migrator import command
 from migrator.command import CommandResult
 from migrator.errors import UsageError
-from tests.lab import cgroups, state, switch
+from tests.lab import cgroups, install, state, switch
 from tests.lab.cache import locked
 from tests.lab.host import Host
-from tests.lab.image import archive
+from tests.lab.image import BASE, Image, archive
 from tests.lab.namespaces import in_cgroup, in_network, start_network
 from tests.lab.root import root
 from tests.lab.settings import CLIENT_NUMBER, HOST_NAMES, STATE, ipv4, ipv6
+from tests.lab.store import copy_tree, store
 
 PIPE_SIZE_BYTES = 1 << 25
 """CRIU's page server asks for pipes of this size; without CAP_SYS_RESOURCE fs.pipe-max-size is the limit."""
@@ -69,7 +70,9 @@ class Lab:
     so is every lab whose owner was killed.
     """
 
-    def __init__(self, hosts: int = 2, *, name: str = "lab", detached: bool = False) -> None:
+    def __init__(
+        self, hosts: int = 2, *, name: str = "lab", detached: bool = False, images: Sequence[Image] = (BASE,)
+    ) -> None:
         if not 1 <= hosts <= len(HOST_NAMES):
             raise UsageError(f"a lab has 1 to {len(HOST_NAMES)} hosts, not {hosts}", code="lab-hosts")
         self.name = name
@@ -77,6 +80,8 @@ class Lab:
         self.cgroup = cgroups.lab_cgroup(name)
         self.state = state.LabState(name, None if detached else state.owner())
         self.hosts: dict[str, Host] = {}
+        self.images = tuple(images)
+        self.store = Path()
 
     def __enter__(self) -> Self:
         self.up()
@@ -90,7 +95,7 @@ class Lab:
     def up(self) -> None:
         """Start everything and wait until all hosts have booted; on failure nothing is left."""
         layers = self.layers()
-        self.image = archive()
+        self.store = store(layers[-1], [archive(image) for image in self.images])
         try:
             with only_one():
                 state.clear_abandoned()
@@ -101,19 +106,14 @@ class Lab:
             self.start_networks()
             for number, name in enumerate(self.names, start=1):
                 self.add_host(name, number, layers)
-            in_parallel(self.get_ready, self.hosts.values())
+            in_parallel(Host.wait_booted, self.hosts.values())
         except BaseException:
             self.down()
             raise
 
-    def get_ready(self, host: Host) -> None:
-        """Wait for a host's systemd and give podman its image."""
-        host.wait_booted()
-        host.load_image(self.image)
-
     def layers(self) -> list[Path]:
         """Return what the hosts' file systems are made of, topmost first."""
-        return [root()]
+        return install.layers(root())
 
     def start_networks(self) -> None:
         """Make the switch and the client's network."""
@@ -132,6 +132,7 @@ class Lab:
         (etc / "hostname").write_text(f"{name}\n")
         (etc / "hosts").write_text(hosts_file(self.names))
         (etc / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
+        copy_tree(self.store, host.data / "containers")
         self.hosts[name] = host
         self.boot(name)
 

@@ -1,0 +1,110 @@
+"""lifeboat in a lab host, put together as on a real one: wheel, private environment, units, policies.
+
+Two layers on the root: the Python packages lifeboat depends on (made anew when pyproject.toml changes), and
+lifeboat itself (made anew when its source changes, which takes some seconds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from migrator import command
+from migrator.errors import ExecutionError
+from tests.lab.cache import cached
+from tests.lab.layers import build_layer
+from tests.lab.settings import CHECKOUT
+
+VENV = "/usr/lib/lifeboat/venv"
+WHEEL_TAGS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")
+"""Binary packages Debian 13 (glibc 2.41) can use, newest kind first (PEP 600)."""
+
+DOWNLOAD_TIMEOUT_S = 600
+SOURCES = ("pyproject.toml", "README.md", "run", "migrator", "watchdog", "policies", "systemd", "docs/man")
+BUILD_REQUIREMENT = "setuptools>=77"
+
+
+def layers(root: Path) -> list[Path]:
+    """Return the layers of a host with lifeboat installed, topmost first, the root last."""
+    packages = dependencies_layer(root)
+    return [project_layer(root, packages), packages, root]
+
+
+def dependencies_layer(root: Path) -> Path:
+    """Return the layer with the private environment and everything but lifeboat in it."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], BUILD_REQUIREMENT]
+    recipe = json.dumps([wanted, root.name])
+    return cached("packages", recipe, lambda target: build_dependencies(target, root, wanted)) / "files"
+
+
+def build_dependencies(target: Path, root: Path, wanted: list[str]) -> None:
+    """Download with this machine's pip and its settings, then install in the root without a network."""
+    with tempfile.TemporaryDirectory(prefix="lifeboat-lab-") as name:
+        download(wanted, python_of(root), Path(name))
+        pip = f"{VENV}/bin/pip install --quiet --no-index --find-links /mnt"
+        script = f'python3 -m venv {VENV} && {pip} "$@"'
+        build_layer(target, [root], (Path(name), "/mnt"), ["sh", "-ec", script, "sh", *wanted])
+
+
+def download(wanted: list[str], version: str, directory: Path) -> None:
+    """Fetch the packages for the root's Python, which need not be the one that runs this."""
+    platforms = [f"--platform={tag}_{platform.machine()}" for tag in WHEEL_TAGS]
+    target = [f"--python-version={version}", "--implementation=cp", "--only-binary=:all:", *platforms]
+    pip = [sys.executable, "-m", "pip", "download", "-qq", "--dest", str(directory)]
+    result = command.run([*pip, *target, *wanted], timeout_s=DOWNLOAD_TIMEOUT_S, check=False)
+    if result.status != 0:
+        raise ExecutionError(f"Python packages cannot be had: {result.reason}", code="lab-packages")
+
+
+def python_of(root: Path) -> str:
+    """Return the version of the root's Python, as in `3.13`."""
+    return (root / "usr/bin/python3").readlink().name.removeprefix("python")
+
+
+def project_layer(root: Path, packages: Path) -> Path:
+    """Return the layer with this checkout's lifeboat."""
+    recipe = json.dumps([str(packages), digest_of_sources()])
+    return cached("lifeboat", recipe, lambda target: build_project(target, root, packages), keep=4) / "files"
+
+
+def build_project(target: Path, root: Path, packages: Path) -> None:
+    """Build and install the wheel inside the root, and place all other files with `./run`."""
+    with tempfile.TemporaryDirectory(prefix="lifeboat-lab-") as name:
+        copy = Path(name)
+        for source in SOURCES:
+            copy_source(CHECKOUT / source, copy / source)
+        pip = f"{VENV}/bin/pip install --quiet --no-deps --no-index --no-build-isolation"
+        script = f"cp -r /mnt /tmp/source; {pip} /tmp/source"
+        build_layer(target, [packages, root], (copy, "/mnt"), ["sh", "-ec", script])
+        shutil.rmtree(target / "files/tmp/source")
+        place = [str(copy / "run"), "place-files", str(target / "files")]
+        command.run(place, timeout_s=60)
+
+
+def copy_source(source: Path, target: Path) -> None:
+    """Copy a file or a directory, if it is there, without what Python leaves behind."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    elif source.exists():
+        shutil.copy2(source, target)
+
+
+def digest_of_sources() -> str:
+    """Return a hash of all that is installed, so that a change of any file is seen."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        top = CHECKOUT / source
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
