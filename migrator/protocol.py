@@ -1,12 +1,13 @@
 """What a source and a target say to each other about one migration.
 
-    POST   /v1/migrations               Proposal -> Accepted     reserve; or refuse, nothing disturbed
-    POST   /v1/migrations/ID/park       ParkRequest -> Parked    podman is stopped one step before the restore
-    POST   /v1/migrations/ID/restore    (images) -> Restored     the tree is up behind the gate and stands still
-    POST   /v1/migrations/ID/commit     -> Opened                after the source has journalled the commit
-    GET    /v1/migrations/ID            -> Standing              also how the drain is watched
-    DELETE /v1/migrations/ID            -> Standing              abort, before the commit only
-    GET    /v1/migrations/ID/decision   -> DecisionTold          asked by a target of its source after a crash
+    POST   /v1/migrations              Proposal -> Accepted     reserve; or refuse, nothing disturbed
+    POST   /v1/migrations/ID/park      ParkRequest -> Report    podman is stopped one step before the restore
+    POST   /v1/migrations/ID/restore   (images) -> Report       the tree is up behind the gate, standing still
+    POST   /v1/migrations/ID/commit    -> Opened                after the source has journalled the commit
+    GET    /v1/migrations/ID           -> Report                also how the drain is watched
+    POST   /v1/migrations/ID/complete  -> Report                the source has released; clear away
+    DELETE /v1/migrations/ID           -> Report                abort, before the commit only
+    GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
 
 Every request may be repeated: a target answers a second one from what it has already done.
 """

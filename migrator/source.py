@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrator import evidence
-from migrator.control import ControlClient
+from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.journal import Decision, Journal, Side
-from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase
+from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Value
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
 from migrator.runtime import podman, tombstone
@@ -56,12 +56,21 @@ class Departure:
     journal: Journal
 
 
+class Journey(Value):
+    """What the journal keeps of a migration away from this host."""
+
+    container: ContainerFacts
+    target: str
+    method: Method
+
+
 class SourceMigration:
     """One container on its way out."""
 
     def __init__(
         self,
         shared: Departure,
+        *,
         migration: str,
         container: ContainerFacts,
         target: PeerClient,
@@ -86,9 +95,9 @@ class SourceMigration:
 
     def run(self) -> MigrationOutcome:
         """Move the container; the outcome tells how it ended, an exception never does."""
-        self._shared.journal.begin(
-            self._id, Side.SOURCE, self._container.name, self._container.model_dump_json()
-        )
+        journey = Journey(container=self._container, target=self._target.name, method=self._method)
+        name = self._container.name
+        self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())
         try:
             with self._undo:
                 self._prepare()
@@ -96,7 +105,23 @@ class SourceMigration:
                 self._commit()
         except LifeboatError as error:
             return self._ended(Phase.ABORTED, error)
+        return self._after_commit()
+
+    def resume(self, shim: ControlClient | None) -> MigrationOutcome:
+        """Go on after a restart of the daemon; the journal says that it is committed."""
+        self._shim = shim
+        return self._after_commit()
+
+    def revert(self, shim: ControlClient | None, error: LifeboatError) -> MigrationOutcome:
+        """After a restart of the daemon: give the container back; the journal says that it is ours."""
+        self._shim = shim
+        self._unpark()
+        self._withdraw()
+        return self._ended(Phase.ABORTED, error)
+
+    def _after_commit(self) -> MigrationOutcome:
         try:
+            self._hand_over()
             self._drain()
             self._release()
         except LifeboatError as error:
@@ -139,7 +164,7 @@ class SourceMigration:
         return Destination(self._shared.directory, self._target.name, self._id)
 
     def _park(self, accepted: Accepted) -> None:
-        """Stop podman on both sides one step before the deed; source first, for it describes the container."""
+        """Stop podman on both sides one step before the deed; the source first, for it has the facts."""
         settings = self._shared.settings
         pager = None
         if self._method is Method.LAZY:
@@ -169,7 +194,7 @@ class SourceMigration:
         self._undo.callback(self._unpark)
         self._shim = self._podman.control(self._directory / shim_order.CONTROL, "the parked checkpoint")
         self._ask({"do": "call"})
-        bundle = Path(str(self._ask({"do": "state"})["bundle"]))
+        bundle = Path(self._ask({"do": "state"})["bundle"])
         request = ParkRequest(
             configuration=(bundle / "config.dump").read_text(),
             specification=(bundle / "spec.dump").read_text(),
@@ -183,10 +208,10 @@ class SourceMigration:
         """From the last instruction on the source to a silent tree on the target."""
         self._timeline.tell("freezing")
         with ThreadPoolExecutor(max_workers=4) as workers:
-            self._frozen_at = float(str(self._ask({"do": "freeze"})["at"]))
+            self._frozen_at = float(self._ask({"do": "freeze"})["at"])
             self._timeline.enter(Phase.FREEZE, at=self._frozen_at)
             copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
-            images = Path(str(self._listen()["images"]))
+            images = Path(self._listen()["images"])
             if self._method is Method.LAZY:
                 body = image.pack(images)
                 _finish(copies)
@@ -210,6 +235,9 @@ class SourceMigration:
                 "the container was given back before the commit", code="given-back", temporary=True
             )
         self._undo.pop_all()
+
+    def _hand_over(self) -> None:
+        """Tell the target that it may open its gate, until it says that it has."""
         self._timeline.enter(Phase.COMMIT)
         path = f"/v1/migrations/{self._id}/commit"
         deadline = time.monotonic() + self._shared.settings.reconnect_limit_s
@@ -219,8 +247,11 @@ class SourceMigration:
                 self._opened_at = time.time()
             except PeerError as error:
                 if time.monotonic() > deadline or not error.temporary:
-                    self._timeline.tell(f"the target does not take the commit: {error.message}")
-                    return
+                    raise ExecutionError(
+                        f"{self._target.name} does not take the commit: {error.message}",
+                        code="commit-not-taken",
+                        hint="the container stands frozen here; see lifeboat show " + self._id,
+                    ) from error
                 time.sleep(POLL_S)
 
     def _drain(self) -> None:
@@ -277,18 +308,19 @@ class SourceMigration:
         self._shared.journal.decide(self._id, Decision.ABORT)
         if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
             self._podman.kill()
+        self._shim = None
 
     def _clear(self) -> None:
         if self._shim is not None:
             self._shim.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _ask(self, message: dict[str, object], timeout_s: float = CONTROL_WAIT_S) -> dict[str, object]:
+    def _ask(self, message: Message, timeout_s: float = CONTROL_WAIT_S) -> Message:
         if self._shim is None:
             raise ExecutionError("nothing is parked", code="not-parked")
         return self._shim.ask(message, timeout_s=timeout_s)
 
-    def _listen(self) -> dict[str, object]:
+    def _listen(self) -> Message:
         if self._shim is None:
             raise ExecutionError("nothing is parked", code="not-parked")
         return self._shim.listen(timeout_s=self._shared.settings.freeze_limit_s)

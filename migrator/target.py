@@ -19,7 +19,7 @@ from pathlib import Path
 
 from migrator import evidence
 from migrator.command import run
-from migrator.control import ControlClient
+from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.journal import Decision, Journal, Side
 from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase
@@ -186,15 +186,18 @@ class Reception:
             run(copy, timeout_s=self._hall.settings.park_limit_s)
             shutil.rmtree(self._staging)
 
-    def restore(self, images: Path | bytes) -> int:
-        """Bring the tree up behind the gate; it stands still. Return its first pid on this host."""
+    def restore(self, images: bytes | None) -> int:
+        """Bring the tree up behind the gate; it stands still. Return its first pid on this host.
+
+        `images` is None when they came as a stream.
+        """
         with self._lock:
             if self._standing is Standing.RESTORED:
                 return self._pid
             if self._shim is None or self._images is None:
                 raise ExecutionError("nothing is parked for this migration", code="not-parked")
             began_at = time.time()
-            if isinstance(images, bytes):
+            if images is not None:
                 image.unpack(images, self._images)
             if self.proposal.method is Method.LAZY:
                 self._ask_sink({"do": "images", "images": str(self._images)})
@@ -233,11 +236,25 @@ class Reception:
             self._write(Phase.COMMIT, "the gate is open, the address announced")
             return Opened(migration=self._id, at=self._opened_at)
 
+    def adopt(self, shim: ControlClient | None) -> None:
+        """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
+        with self._lock:
+            self._shim = shim
+            if shim is not None:
+                state = shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
+                self._root, self._bundle = Path(state["root"]), Path(state["bundle"])
+                self._images, self._pid = Path(state["images"]), int(state["pid"])
+                self._standing = Standing.RESTORED if state["restored"] else Standing.PARKED
+            elif self._hall.journal.decision(self._id) is Decision.COMMIT:
+                self._opened_at = time.time()
+                lazy = self.proposal.method is Method.LAZY and (self.directory / sink.CONTROL).exists()
+                self._standing = Standing.DRAINING if lazy else Standing.DRAINED
+
     def report(self) -> Report:
         """Tell how the migration stands, and notice here that its drain has ended."""
         with self._lock:
             drained_bytes, drain_s = 0, 0.0
-            if self._standing in (Standing.DRAINING, Standing.DRAINED, Standing.LOST) and self._sink:
+            if self._standing in (Standing.DRAINING, Standing.LOST):
                 progress = self._ask_sink({"do": "progress"})
                 drained_bytes, drain_s = int(progress["drained_bytes"]), float(progress["drain_s"])
                 if progress["event"] == sink.SinkState.LOST:
@@ -264,7 +281,7 @@ class Reception:
                 _quietly(lambda: self._shim and self._shim.ask({"do": "abort"}, timeout_s=CONTROL_WAIT_S))
             if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
                 self._podman.kill()
-            if self._podman is not None:
+            if self._shim is not None:
                 podman.remove_container(self.proposal.container.id)
             for volume in self._created_volumes:
                 podman.remove_volume(volume)
@@ -304,7 +321,7 @@ class Reception:
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _ask_sink(self, message: dict[str, object]) -> dict[str, object]:
+    def _ask_sink(self, message: Message) -> Message:
         if self._sink is None:
             self._sink = ControlClient(
                 self.directory / sink.CONTROL, timeout_s=CONTROL_WAIT_S, what="the page sink"

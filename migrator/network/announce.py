@@ -94,7 +94,7 @@ def _neighbour_advertisement(hardware: bytes, address: ipaddress.IPv6Address) ->
 def _checksum(data: bytes) -> int:
     """Internet checksum (RFC 1071)."""
     padded = data + b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

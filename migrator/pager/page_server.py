@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.errors import ExecutionError
-from migrator.pager.link import call
-from migrator.pager.relay import LinkLostError, PlainEndedError, Relay
+from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
+from migrator.peers.tls import call
 from migrator.shim.order import PagerAddress
 
 NO_SUCH_COMMAND = struct.pack("<I", 0xFFFF) + b"\0" * 60
@@ -33,7 +33,7 @@ class PageServerSession:
 
     def __init__(self, address: PagerAddress, pki: Path, migration: str) -> None:
         """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
-        self._link = call(address, pki)
+        self._link = call(address.host, address.address, address.port, pki)
         self._link.sendall(migration.encode().ljust(GREETING_BYTES))
         self._server: socket.socket | None = None
         self._relay: Relay | None = None

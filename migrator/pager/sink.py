@@ -34,9 +34,9 @@ from migrator.command import kill_group, spawn
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Value
-from migrator.pager.link import accept, listen, server_context
 from migrator.pager.page_server import GREETING_BYTES
-from migrator.pager.relay import LinkLostError, PlainEndedError, Relay
+from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
+from migrator.peers.tls import accept, listen, server_context
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.criu_log import first_error
 

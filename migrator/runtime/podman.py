@@ -14,7 +14,7 @@ from typing import Any
 
 from migrator.command import run
 from migrator.errors import CommandError, PrerequisiteError
-from migrator.model import ContainerFacts, Method, NetworkAttachment, VolumeMount
+from migrator.model import ContainerFacts, Method, NetworkAttachment, NetworkFacts, VolumeMount
 
 TIMEOUT_S = 15.0
 LOOPBACK_DRIVERS = ("host", "none")
@@ -230,3 +230,27 @@ def _memory_in_use(inspected: Mapping[str, Any]) -> int:
 def _json(argv: Sequence[str]) -> Any:
     result = run(argv, timeout_s=TIMEOUT_S)
     return json.loads(result.output or "null")
+
+
+def networks() -> tuple[NetworkFacts, ...]:
+    """Return this host's podman networks."""
+    return tuple(
+        NetworkFacts(
+            name=item["name"],
+            driver=item["driver"],
+            subnets=tuple(subnet["subnet"] for subnet in item.get("subnets") or ()),
+        )
+        for item in _json(["podman", "network", "ls", "--format", "json"])
+    )
+
+
+def container_names() -> tuple[str, ...]:
+    """Return the names of all containers here, running or not."""
+    listed = run(["podman", "ps", "--all", "--format", "{{.Names}}"], timeout_s=TIMEOUT_S)
+    return tuple(listed.output.split())
+
+
+def image_ids() -> tuple[str, ...]:
+    """Return the ids of all images here."""
+    listed = run(["podman", "image", "ls", "--quiet", "--no-trunc"], timeout_s=TIMEOUT_S)
+    return tuple(line.removeprefix("sha256:") for line in listed.output.split())

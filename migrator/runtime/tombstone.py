@@ -53,6 +53,7 @@ def remove(state: Path, container: ContainerFacts) -> None:
 def _forbid(unit: str, path: Path) -> None:
     directory = UNIT_DIRECTORY / f"{unit}.d"
     directory.mkdir(parents=True, exist_ok=True)
-    text = f"# This container moved away; lifeboat keeps a second copy from starting.\n[Unit]\nConditionPathExists=!{path}\n"
+    why = "# This container moved away; lifeboat keeps a second copy from starting."
+    text = f"{why}\n[Unit]\nConditionPathExists=!{path}\n"
     (directory / DROP_IN).write_text(text)
     run(["systemctl", "daemon-reload"], timeout_s=30, check=False)

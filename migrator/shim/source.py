@@ -1,7 +1,7 @@
 """The source's shim: holds the frozen container and lets go of it only by the journal's decision.
 
-Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `state`. It lives in its own systemd
-scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
+Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `state`. It lives in its own
+systemd scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
 `commit` it holds the frozen tree until it is told `release`, whatever else dies.
 """
 

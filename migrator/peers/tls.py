@@ -1,4 +1,4 @@
-"""The TLS link between page source and page sink, authenticated on both sides by the cluster's CA."""
+"""Links between hosts: TLS 1.3, authenticated on both sides by the cluster's own authority."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import ssl
 from pathlib import Path
 
 from migrator.errors import ExecutionError, PeerError
-from migrator.shim.order import PagerAddress
 
 BUFFER_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 5.0
 
 
 def client_context(pki: Path) -> ssl.SSLContext:
-    """Return the context with which a source calls a sink."""
+    """Return the context with which a host calls another."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(pki / "ca.crt"))
     return _own_certificate(context, pki)
 
 
 def server_context(pki: Path) -> ssl.SSLContext:
-    """Return the context with which a sink takes a call."""
+    """Return the context with which a host takes a call."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(pki / "ca.crt"))
     context.verify_mode = ssl.CERT_REQUIRED
     return _own_certificate(context, pki)
@@ -32,17 +31,18 @@ def _own_certificate(context: ssl.SSLContext, pki: Path) -> ssl.SSLContext:
     return context
 
 
-def call(address: PagerAddress, pki: Path) -> ssl.SSLSocket:
-    """Connect to a sink; raises `PeerError` when it cannot be reached or is not who it should be."""
+def call(host: str, address: str, port: int, pki: Path) -> ssl.SSLSocket:
+    """Connect to a peer; raises `PeerError` when it cannot be reached or is not who it should be."""
     try:
-        plain = socket.create_connection((address.address, address.port), timeout=CONNECT_TIMEOUT_S)
+        plain = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
         tune(plain)
-        link = client_context(pki).wrap_socket(plain, server_hostname=address.host)
+        link = client_context(pki).wrap_socket(plain, server_hostname=host)
     except OSError as error:
         raise PeerError(
-            f"the pager of {address.host} at {address.address}:{address.port} cannot be reached: {error}",
-            code="pager-unreachable",
-            hint="open the pager's ports between the hosts",
+            f"{host} cannot be reached at {address} port {port}: {error}",
+            code="peer-unreachable",
+            hint="is lifeboatd running there, and the port open between the hosts?",
+            temporary=True,
         ) from error
     link.settimeout(None)
     return link
@@ -90,8 +90,11 @@ def peer_name(link: ssl.SSLSocket) -> str:
     """Return the host name in the certificate of the other side."""
     certificate = link.getpeercert() or {}
     subject = certificate.get("subject", ())
-    names = [value for part in subject for key, value in part if key == "commonName"]  # type: ignore[union-attr,misc]
-    return str(names[0]) if names else ""
+    for part in subject:
+        for pair in part:
+            if isinstance(pair, tuple) and pair[0] == "commonName":
+                return str(pair[1])
+    return ""
 
 
 def tune(connection: socket.socket) -> None:

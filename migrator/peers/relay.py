@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from migrator.pager.link import BUFFER_BYTES
+from migrator.peers.tls import BUFFER_BYTES
 
 HELD_POLL_S = 0.001  # how soon a relay notices that it is held no longer
 
@@ -28,10 +28,21 @@ class PlainEndedError(Exception):
 class Relay:
     """Carries bytes until one side ends; says which by the exception it raises."""
 
-    def __init__(self, link: ssl.SSLSocket, plain: socket.socket, *, keep: Filter | None = None) -> None:
-        """`keep` sees what the local program sends and returns what of it may leave."""
+    def __init__(
+        self,
+        link: ssl.SSLSocket,
+        plain: socket.socket,
+        *,
+        into: socket.socket | None = None,
+        keep: Filter | None = None,
+    ) -> None:
+        """Join `link` to `plain`; what comes from the link goes to `into` where that is another socket.
+
+        `keep` sees what the local program sends and returns what of it may leave.
+        """
         self._link = link
         self._plain = plain
+        self._into = into or plain
         self._keep = keep
         self._to_link = memoryview(b"")
         self._to_plain = memoryview(b"")
@@ -41,6 +52,7 @@ class Relay:
         self.held = False  # while true nothing is taken from the link; may be set from another thread
         link.setblocking(False)
         plain.setblocking(False)
+        self._into.setblocking(False)
 
     def run(self) -> None:
         """Carry until an end; always raises `LinkLostError` or `PlainEndedError`."""
@@ -53,9 +65,9 @@ class Relay:
 
     def _wait(self) -> None:
         closed = self.held or bool(self._to_plain)
-        reading = [] if closed else [self._link]
+        reading: list[socket.socket] = [] if closed else [self._link]
         reading += [] if self._to_link else [self._plain]
-        writing = ([self._link] if self._to_link else []) + ([self._plain] if self._to_plain else [])
+        writing = ([self._link] if self._to_link else []) + ([self._into] if self._to_plain else [])
         patience = 0.0 if self._link.pending() and not closed else HELD_POLL_S if self.held else None
         select.select(reading, writing, [], patience)
 
@@ -101,7 +113,7 @@ class Relay:
     def _into_plain(self) -> None:
         while self._to_plain:
             try:
-                sent = self._plain.send(self._to_plain)
+                sent = self._into.send(self._to_plain)
             except BlockingIOError:
                 return
             except OSError as error:
