@@ -6,16 +6,17 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from migrator import command
 from migrator.command import CommandResult
-from migrator.errors import ExecutionError
+from migrator.errors import CommandError, ExecutionError
 from tests.lab import cgroups
 from tests.lab.namespaces import in_cgroup, in_host, start_init, wait_until
 from tests.lab.settings import ipv4, ipv6
-from tests.lab.state import ProcessIdentity
+from tests.lab.state import ProcessIdentity, remove_tree
 
 BOOT = Path(__file__).with_name("boot.py")
 BOOT_TIMEOUT_S = 60.0
@@ -115,8 +116,12 @@ class Host:
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
     ) -> CommandResult:
-        """Run a program in the host to its end; errors as in `migrator.command.run`."""
-        return command.run(self.command(argv, env), timeout_s=timeout_s, check=check, stdin=stdin)
+        """Run a program in the host to its end; errors as in `migrator.command.run`, naming the host."""
+        result = command.run(self.command(argv, env), timeout_s=timeout_s, check=False, stdin=stdin)
+        result = replace(result, argv=tuple(argv))
+        if check and result.status != 0:
+            raise CommandError(f"on {self.name}: {result.reason}", code="command-failed")
+        return result
 
     def spawn(
         self,
@@ -147,9 +152,17 @@ class Host:
         """Read a text file of the host."""
         return self.path(path).read_text()
 
+    def wipe(self) -> None:
+        """Remove the files of a host that is down, so that it boots as a new one."""
+        if self.running:
+            raise ExecutionError(f"host {self.name} is up", code="lab-host-up")
+        for name in DIRECTORIES:
+            remove_tree(self.data / name)
+
     def kill(self) -> None:
         """Kill every process of the host at once, as a crash would; its files stay."""
-        cgroups.kill(self.cgroup)
+        # Not only killed: Linux 6.18 kills what is later cloned into a cgroup that had once its cgroup.kill.
+        cgroups.remove(self.cgroup)
         if self.launcher is not None:
             self.launcher.wait()
         wait_until(lambda: not self.running, f"PID 1 of {self.name} does not end")

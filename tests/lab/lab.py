@@ -8,13 +8,14 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from migrator import command
 from migrator.command import CommandResult
-from migrator.errors import UsageError
+from migrator.errors import CommandError, UsageError
 from tests.lab import cgroups, install, state, switch
 from tests.lab.cache import locked
 from tests.lab.host import Host
@@ -48,7 +49,11 @@ class Client:
         self, argv: Sequence[str], *, timeout_s: float = 60, check: bool = True, stdin: bytes | None = None
     ) -> CommandResult:
         """Run a program of the machine to its end on the lab's network."""
-        return command.run(self.command(argv), timeout_s=timeout_s, check=check, stdin=stdin)
+        result = command.run(self.command(argv), timeout_s=timeout_s, check=False, stdin=stdin)
+        result = replace(result, argv=tuple(argv))
+        if check and result.status != 0:
+            raise CommandError(f"on client: {result.reason}", code="command-failed")
+        return result
 
     def spawn(
         self,
@@ -82,6 +87,7 @@ class Lab:
         self.hosts: dict[str, Host] = {}
         self.images = tuple(images)
         self.store = Path()
+        self.holders: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         self.up()
@@ -117,24 +123,39 @@ class Lab:
 
     def start_networks(self) -> None:
         """Make the switch and the client's network."""
+        cgroups.create(self.client_programs)
         for name in ("switch", "client"):
             cgroups.create(self.cgroup / name)
-            self.state.processes[name] = start_network(self.cgroup / name)
+            self.holders.append(start_network(self.cgroup / name))
+            self.state.processes[name] = state.identity(self.holders[-1].pid)
         self.state.save()
         switch.set_up(self.switch)
         switch.plug(self.switch, "client", self.client.holder, CLIENT_NUMBER)
 
     def add_host(self, name: str, number: int, layers: Sequence[Path]) -> None:
-        """Write a host's own files and start it."""
+        """Make a host and start it."""
         host = Host(name, number, lab_cgroup=self.cgroup, data=self.state.data / name, layers=layers)
+        self.hosts[name] = host
+        self.furnish(host)
+        self.boot(name)
+
+    def furnish(self, host: Host) -> None:
+        """Write what only this host has: name, machine id, container storage."""
         etc = host.data / "upper/etc"
         etc.mkdir(parents=True)
-        (etc / "hostname").write_text(f"{name}\n")
+        (etc / "hostname").write_text(f"{host.name}\n")
         (etc / "hosts").write_text(hosts_file(self.names))
         (etc / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
         copy_tree(self.store, host.data / "containers")
-        self.hosts[name] = host
+
+    def renew(self, name: str) -> None:
+        """Replace a host by a new one of the same name, whatever state the old one is in."""
+        host = self.host(name)
+        host.kill()
+        host.wipe()
+        self.furnish(host)
         self.boot(name)
+        host.wait_booted()
 
     def boot(self, name: str) -> None:
         """Start a host, or start it again after `kill`; wait for it with `host(name).wait_booted()`."""
@@ -148,9 +169,8 @@ class Lab:
         """End every process and remove every file of this lab."""
         with only_one():
             state.clear(self.name)
-        for host in self.hosts.values():
-            if host.launcher is not None:
-                host.launcher.wait()
+        for process in [*self.holders, *(host.launcher for host in self.hosts.values() if host.launcher)]:
+            process.wait()
 
     def host(self, name: str) -> Host:
         """Return a host by name."""
@@ -162,7 +182,12 @@ class Lab:
     @property
     def client(self) -> Client:
         """The place outside all hosts."""
-        return Client(self.state.processes["client"].pid, self.cgroup / "client")
+        return Client(self.state.processes["client"].pid, self.client_programs)
+
+    @property
+    def client_programs(self) -> Path:
+        """The cgroup of what runs in the client's network, without the process that holds the network."""
+        return self.cgroup / "client.programs"
 
     @property
     def switch(self) -> int:
@@ -176,6 +201,11 @@ class Lab:
     def heal(self) -> None:
         """Undo every `cut`."""
         switch.heal(self.switch, self.nft)
+
+    def forget_neighbours(self) -> None:
+        """Forget who has which address: the next container with an address has another MAC address."""
+        for holder in (self.client.holder, *(host.pid for host in self.hosts.values() if host.running)):
+            switch.ip_batch(holder, ["neighbour flush all"])
 
     @property
     def nft(self) -> list[str]:

@@ -47,12 +47,12 @@ def in_network(holder: int, argv: Sequence[str]) -> list[str]:
     return ["nsenter", "--target", str(holder), "--net", "--", *argv]
 
 
-def start_network(cgroup: Path) -> ProcessIdentity:
+def start_network(cgroup: Path) -> subprocess.Popen[bytes]:
     """Make a network namespace, held by a process that does nothing else; it ends with that process."""
     argv = in_cgroup(cgroup, ["unshare", "--net", "sleep", "infinity"])
     process = command.spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: differs(process.pid, "net"), "unshare did not make a network namespace")
-    return identity(process.pid)
+    return process
 
 
 def start_init(

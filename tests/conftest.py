@@ -1,0 +1,49 @@
+"""Who may skip what, and the lab that all real tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.lab.clean import clean
+from tests.lab.lab import Lab
+
+IN_CI = bool(os.environ.get("CI"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip real tests where they cannot run, saying why; in CI they run and fail instead."""
+    if os.geteuid() == 0 or IN_CI:
+        return
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.skip(reason="real tests need root and the lab: sudo ./run test"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one in CI, where everything that is needed has to be there."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and in CI nothing may: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_lab() -> Iterator[Lab]:
+    """Two hosts for the whole run; use `lab`, which is clean."""
+    with Lab(2, name=f"test-{os.getpid()}") as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(shared_lab: Lab) -> Iterator[Lab]:
+    """Two clean hosts, alpha and beta, with lifeboat installed and lifeboatd not yet started."""
+    for host in shared_lab.hosts.values():
+        if not host.running:
+            shared_lab.renew(host.name)
+    yield shared_lab
+    clean(shared_lab)
