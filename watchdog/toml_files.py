@@ -101,8 +101,9 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int:
     for number, part in enumerate(location):
         if isinstance(part, int):
             continue
-        count = location[number + 1] + 1 if _is_index(location, number + 1) else 1
-        found = _find(lines, start, str(part), int(count))
+        following = location[number + 1] if number + 1 < len(location) else 0
+        count = following + 1 if isinstance(following, int) else 1
+        found = _find(lines, start, part, count)
         if found is None:
             return line
         line, start = found + 1, found
@@ -119,10 +120,6 @@ def _find(lines: Sequence[str], start: int, key: str, count: int) -> int | None:
             if count == 0:
                 return index
     return None
-
-
-def _is_index(location: tuple[str | int, ...], number: int) -> bool:
-    return number < len(location) and isinstance(location[number], int)
 
 
 def _is_union_branch(part: str | int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from migrator.health import Lead, Verdict
 from watchdog.policy.model import Mode, Policy, Rule
@@ -134,9 +135,11 @@ def _compared(rule: Rule, known: Sequence[Reading], index: int) -> float | None:
     if rule.grows_by is None or rule.within is None or value is None:
         return value
     since = known[index].at - rule.within
-    window = [reading.value for reading in known[: index + 1] if reading.at >= since and reading.value is not None]
+    window = [
+        reading.value for reading in known[: index + 1] if reading.at >= since and reading.value is not None
+    ]
     # A fall is a reset (driver reloaded, counters cleared), never a negative growth.
-    return sum(max(0.0, after - before) for before, after in zip(window, window[1:], strict=False))
+    return sum(max(0.0, after - before) for before, after in pairwise(window))
 
 
 def _met(rule: Rule, value: float) -> bool:

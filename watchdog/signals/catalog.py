@@ -14,14 +14,22 @@ from watchdog.signals.model import DeviceKind, SignalKind, SignalType
 _DISK = {
     "smart.health_failed": ("flag", "bool", "the drive itself says that it is failing"),
     "smart.wear_failing": ("flag", "bool", "the drive says it is failing, and the only cause is wear"),
-    "smart.prefail_attribute_failing": ("flag", "bool", "a pre-fail attribute stands at or below its threshold"),
+    "smart.prefail_attribute_failing": (
+        "flag",
+        "bool",
+        "a pre-fail attribute stands at or below its threshold",
+    ),
     "smart.reallocated_sectors": ("counter", "count", "ATA 5: sectors replaced by spare ones"),
     "smart.pending_sectors": ("gauge", "count", "ATA 197: unreadable sectors waiting to be replaced"),
     "smart.offline_uncorrectable": ("gauge", "count", "ATA 198: sectors unreadable in an off-line scan"),
     "smart.reported_uncorrectable": ("counter", "count", "ATA 187: errors reported to the host"),
     "smart.spin_retries": ("counter", "count", "ATA 10: attempts to spin up again"),
     "smart.end_to_end_errors": ("counter", "count", "ATA 184: data damaged inside the drive"),
-    "smart.crc_errors": ("counter", "count", "ATA 199: damaged transfers; the cable more often than the drive"),
+    "smart.crc_errors": (
+        "counter",
+        "count",
+        "ATA 199: damaged transfers; the cable more often than the drive",
+    ),
     "smart.selftest_failed": ("flag", "bool", "the newest self-test failed"),
     "smart.temperature": ("gauge", "celsius", "temperature of the drive"),
     "smart.grown_defects": ("counter", "count", "SCSI grown defect list"),
@@ -35,7 +43,11 @@ _DISK = {
     "smart.spare_margin": ("gauge", "percent", "available spare above the drive's own threshold"),
     "smart.percentage_used": ("gauge", "percent", "endurance used, by the drive's estimate; may exceed 100"),
     "smart.media_errors": ("counter", "count", "NVMe media and data integrity errors"),
-    "smart.controller_failsafe": ("flag", "bool", "the health log is junk: the drive's controller is in failsafe"),
+    "smart.controller_failsafe": (
+        "flag",
+        "bool",
+        "the health log is junk: the drive's controller is in failsafe",
+    ),
     "disk.missing": ("flag", "bool", "a disk that was there has vanished"),
 }
 _DIMM = {

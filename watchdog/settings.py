@@ -1,0 +1,56 @@
+"""All settings of the daemon: /etc/lifeboat/lifeboat.toml. Every key has a default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from migrator.model import Value
+from migrator.settings import MigratorSettings
+from watchdog.alerts.model import AlertSettings
+from watchdog.signals.settings import SignalSettings
+from watchdog.toml_files import load
+
+DIRECTORY = Path("/etc/lifeboat")
+SETTINGS = DIRECTORY / "lifeboat.toml"
+STATE = Path("/var/lib/lifeboat")
+RUNTIME = Path("/run/lifeboat")
+ADMIN_SOCKET = RUNTIME / "admin.sock"
+
+
+class ListenSettings(Value):
+    """Where peers reach this host."""
+
+    address: str = Field(default="", description="address to listen on; empty is this host's own in peers.json")
+
+
+class EvacuationSettings(Value):
+    """When this host empties itself."""
+
+    automatic: bool = Field(default=True, description="evacuate by itself when the verdict is failing")
+    tick_s: float = Field(default=1.0, gt=0, le=60, description="how often the verdict is looked at")
+    window_days: float = Field(default=30, gt=0, description="how far back rules see")
+
+
+class Settings(Value):
+    """The file as a whole."""
+
+    listen: ListenSettings = ListenSettings()
+    signals: SignalSettings = SignalSettings()
+    evacuation: EvacuationSettings = EvacuationSettings()
+    migrator: MigratorSettings = MigratorSettings()
+    alerts: AlertSettings = AlertSettings()
+
+
+def load_settings(path: Path = SETTINGS) -> Settings:
+    """Read the settings; a missing file at the usual place means the defaults, anywhere else an error."""
+    if path == SETTINGS and not path.exists():
+        return Settings()
+    return load(path, Settings)
+
+
+def own_name() -> str:
+    """Return this host's name, for alerts before it belongs to a cluster."""
+    return os.uname().nodename.split(".")[0]

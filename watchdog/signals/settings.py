@@ -1,0 +1,30 @@
+"""Section [signals] of lifeboat.toml."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from migrator.model import Value
+
+
+class ExtraDrive(Value):
+    """A drive that a scan does not find, as behind a RAID controller."""
+
+    device: str = Field(description="as smartctl takes it: /dev/bus/0")
+    type: str = Field(description="as smartctl -d takes it: megaraid,4")
+
+
+class SignalSettings(Value):
+    """What is read, and how often."""
+
+    smart: bool = Field(default=True, description="read disks through smartctl")
+    smart_poll_s: float = Field(default=300, ge=1, description="how often disks are read")
+    smart_timeout_s: float = Field(
+        default=45, gt=0, description="a drive that is silent for longer is unreadable"
+    )
+    drives: tuple[ExtraDrive, ...] = Field(default=(), description="drives that a scan does not find")
+    edac: bool = Field(default=True, description="read memory error counters")
+    edac_poll_s: float = Field(default=60, ge=1, description="how often memory counters are read")
+    hwmon: bool = Field(default=True, description="read temperatures, fans and voltages")
+    hwmon_poll_s: float = Field(default=30, ge=1, description="how often sensors are read")
+    keep_days: float = Field(default=90, gt=0, description="how long readings are kept")
