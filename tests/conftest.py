@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.lab.clean import clean
+from tests.lab.cluster import start
 from tests.lab.lab import Lab
 
 IN_CI = bool(os.environ.get("CI"))
@@ -37,6 +38,13 @@ def shared_lab() -> Iterator[Lab]:
     """Two hosts for the whole run; use `lab`, which is clean."""
     with Lab(2, name=f"test-{os.getpid()}") as lab:
         yield lab
+
+
+@pytest.fixture
+def cluster(lab: Lab) -> Lab:
+    """The clean lab with its hosts joined to one cluster and lifeboatd running, with default settings."""
+    start(lab)
+    return lab
 
 
 @pytest.fixture

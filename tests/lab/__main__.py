@@ -8,7 +8,8 @@ import sys
 
 from migrator.errors import LifeboatError
 from tests.lab import state
-from tests.lab.lab import Lab, attach, only_one
+from tests.lab.image import BASE
+from tests.lab.lab import Lab, attach, build_layers, build_store, only_one
 
 
 def main() -> int:
@@ -19,18 +20,21 @@ def main() -> int:
     except LifeboatError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("lab: interrupted; nothing is left up", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    result = argparse.ArgumentParser(
-        prog="run lab", description="hosts in namespaces, to play and to test with"
-    )
+    result = argparse.ArgumentParser(prog="run lab", description="hosts in namespaces, to play and to test with")
     result.add_argument("--name", default=os.environ.get("LIFEBOAT_LAB_NAME", "lab"), help="name of the lab")
     verbs = result.add_subparsers(required=True, metavar="VERB")
     up = verbs.add_parser("up", help="build what is missing and boot the hosts")
     up.add_argument("--hosts", type=int, default=2, help="how many (default 2)")
     up.set_defaults(deed=bring_up)
+    build = verbs.add_parser("build", help="build what a lab needs and is not in the cache")
+    build.set_defaults(deed=build_all)
     shell = verbs.add_parser("shell", help="a shell in a host or in the client's network")
     shell.add_argument("host", help="alpha, beta, ... or client")
     shell.set_defaults(deed=open_shell, argv=["bash"])
@@ -49,6 +53,12 @@ def bring_up(arguments: argparse.Namespace) -> None:
     lab.up()
     for host in lab.hosts.values():
         print(f"lab: {host.name} is up at {host.address}; enter it with ./run lab shell {host.name}")
+
+
+def build_all(_: argparse.Namespace) -> None:
+    """Build everything a lab of the usual kind is made of."""
+    layers = build_layers()
+    build_store(layers[-1], [BASE])
 
 
 def open_shell(arguments: argparse.Namespace) -> None:

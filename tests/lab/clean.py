@@ -14,8 +14,8 @@ STATE_OF_LIFEBOAT = ("/var/lib/lifeboat", "/run/lifeboat", "/etc/lifeboat/pki")
 
 def clean(lab: Lab) -> None:
     """End all that a test left running and remove what it left behind; a host that resists is replaced."""
-    cgroups.remove(lab.client_programs)
-    cgroups.create(lab.client_programs)
+    cgroups.remove(lab.programs)
+    cgroups.create(lab.programs)
     lab.heal()
     lab.forget_neighbours()
     for host in lab.hosts.values():

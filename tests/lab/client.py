@@ -101,9 +101,7 @@ def watch(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     report = Report(began_at=time.time())
     try:
-        with socket.create_connection(
-            (arguments.address, arguments.port), timeout=ANSWER_TIMEOUT_S
-        ) as connection:
+        with socket.create_connection((arguments.address, arguments.port), timeout=ANSWER_TIMEOUT_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             report.connected = True
             exchange(report, connection, arguments.interval_ms / 1000, arguments.output, stop)

@@ -63,9 +63,7 @@ def ata_drive(
     }
 
 
-def attribute(
-    number: int, name: str, prefail: bool, threshold: int, *, raw: int, failing: bool
-) -> dict[str, Any]:
+def attribute(number: int, name: str, prefail: bool, threshold: int, *, raw: int, failing: bool) -> dict[str, Any]:
     """Return one row of the attribute table; a failing drive has its reallocated sectors below threshold."""
     below = failing and number == 5
     return {

@@ -27,9 +27,7 @@ DIRECTORIES = ("upper", "work", "root", "containers")
 class Host:
     """A host by name; its files stay when it is killed and booted again, as a disk would."""
 
-    def __init__(
-        self, name: str, number: int, *, lab_cgroup: Path, data: Path, layers: Sequence[Path]
-    ) -> None:
+    def __init__(self, name: str, number: int, *, lab_cgroup: Path, data: Path, layers: Sequence[Path]) -> None:
         self.name = name
         self.number = number
         self.address = ipv4(number)

@@ -14,8 +14,8 @@ import tarfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from migrator import command
 from migrator.errors import ExecutionError
+from tests.lab import contained
 from tests.lab.cache import cached
 from tests.lab.mirror import keyring, mirror
 from tests.lab.settings import SUITE
@@ -57,9 +57,7 @@ def archive(image: Image = BASE) -> Path:
     recipe = json.dumps([image.packages, image.hooks, SUITE, platform.machine()])
     packages = cached(f"layer-{kind}", recipe, lambda target: build_packages(image, target), keep=1)
     recipe = json.dumps([asdict(image), str(packages)])
-    return (
-        cached(f"image-{kind}", recipe, lambda target: build(image, packages, target), keep=1) / "image.tar"
-    )
+    return cached(f"image-{kind}", recipe, lambda target: build(image, packages, target), keep=1) / "image.tar"
 
 
 def build(image: Image, packages: Path, target: Path) -> None:
@@ -73,7 +71,7 @@ def build(image: Image, packages: Path, target: Path) -> None:
 def build_packages(image: Image, target: Path) -> None:
     """Make the directory `target` with the layer of the image's Debian packages in it."""
     target.mkdir()
-    result = command.run(
+    result = contained.run(
         [
             "mmdebstrap",
             "--variant=essential",
@@ -88,7 +86,6 @@ def build_packages(image: Image, target: Path) -> None:
             f"deb [signed-by={keyring()}] {mirror()} {SUITE} main",
         ],
         timeout_s=BUILD_TIMEOUT_S,
-        check=False,
     )
     if result.status != 0:
         complaints = [line for line in result.errors.splitlines() if line.startswith("E:")]

@@ -46,11 +46,12 @@ def dependencies_layer(root: Path) -> Path:
 
 def build_dependencies(target: Path, root: Path, wanted: list[str]) -> None:
     """Download with this machine's pip and its settings, then install in the root without a network."""
-    with tempfile.TemporaryDirectory(prefix="lifeboat-lab-") as name:
-        download(wanted, python_of(root), Path(name))
-        pip = f"{VENV}/bin/pip install --quiet --no-index --find-links /mnt"
-        script = f'python3 -m venv {VENV} && {pip} "$@"'
-        build_layer(target, [root], (Path(name), "/mnt"), ["sh", "-ec", script, "sh", *wanted])
+    wheels = target / "wheels"
+    wheels.mkdir(parents=True)
+    download(wanted, python_of(root), wheels)
+    pip = f"{VENV}/bin/pip install --quiet --no-index --find-links /mnt"
+    script = f'python3 -m venv {VENV} && {pip} "$@"'
+    build_layer(target, [root], (wheels, "/mnt"), ["sh", "-ec", script, "sh", *wanted])
 
 
 def download(wanted: list[str], version: str, directory: Path) -> None:

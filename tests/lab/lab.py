@@ -86,7 +86,6 @@ class Lab:
         self.state = state.LabState(name, None if detached else state.owner())
         self.hosts: dict[str, Host] = {}
         self.images = tuple(images)
-        self.store = Path()
         self.holders: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -100,13 +99,14 @@ class Lab:
 
     def up(self) -> None:
         """Start everything and wait until all hosts have booted; on failure nothing is left."""
-        layers = self.layers()
-        self.store = store(layers[-1], [archive(image) for image in self.images])
+        layers = build_layers()
+        images = build_store(layers[-1], self.images)
         try:
             with only_one():
                 state.clear_abandoned()
                 state.clear(self.name)
                 self.state.layers = [str(layer) for layer in layers]
+                self.state.store = str(images)
                 self.state.save()
             prepare_machine()
             self.start_networks()
@@ -117,13 +117,9 @@ class Lab:
             self.down()
             raise
 
-    def layers(self) -> list[Path]:
-        """Return what the hosts' file systems are made of, topmost first."""
-        return install.layers(root())
-
     def start_networks(self) -> None:
         """Make the switch and the client's network."""
-        cgroups.create(self.client_programs)
+        cgroups.create(self.programs)
         for name in ("switch", "client"):
             cgroups.create(self.cgroup / name)
             self.holders.append(start_network(self.cgroup / name))
@@ -146,7 +142,7 @@ class Lab:
         (etc / "hostname").write_text(f"{host.name}\n")
         (etc / "hosts").write_text(hosts_file(self.names))
         (etc / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
-        copy_tree(self.store, host.data / "containers")
+        copy_tree(Path(self.state.store), host.data / "containers", self.programs)
 
     def renew(self, name: str) -> None:
         """Replace a host by a new one of the same name, whatever state the old one is in."""
@@ -182,12 +178,12 @@ class Lab:
     @property
     def client(self) -> Client:
         """The place outside all hosts."""
-        return Client(self.state.processes["client"].pid, self.client_programs)
+        return Client(self.state.processes["client"].pid, self.programs)
 
     @property
-    def client_programs(self) -> Path:
-        """The cgroup of what runs in the client's network, without the process that holds the network."""
-        return self.cgroup / "client.programs"
+    def programs(self) -> Path:
+        """The cgroup of programs outside all hosts that may be ended at any time."""
+        return self.cgroup / "programs"
 
     @property
     def switch(self) -> int:
@@ -227,6 +223,16 @@ def attach(name: str) -> Lab:
         lab.hosts[host] = Host(host, number, lab_cgroup=lab.cgroup, data=noted.data / host, layers=layers)
         lab.hosts[host].init = noted.processes[host]
     return lab
+
+
+def build_layers() -> list[Path]:
+    """Return what the hosts' file systems are made of, topmost first, building what is not in the cache."""
+    return install.layers(root())
+
+
+def build_store(top: Path, images: Sequence[Image]) -> Path:
+    """Return a container storage with these images, building what is not in the cache."""
+    return store(top, [archive(image) for image in images])
 
 
 def in_parallel(deed: Callable[[Host], None], hosts: Iterable[Host]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from migrator import command
 from migrator.errors import ExecutionError
+from tests.lab import contained
 
 BUILD_TIMEOUT_S = 600
 
@@ -40,8 +41,8 @@ def build_layer(
     """
     (target / "files").mkdir(parents=True, exist_ok=True)
     names = [str(target), ":".join(str(path) for path in lower), str(bind[0]), bind[1]]
-    shell = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", IN_ROOT, "sh", *names]
-    result = command.run([*shell, *argv], timeout_s=BUILD_TIMEOUT_S, check=False, stdin=stdin)
+    shell = ["sh", "-c", IN_ROOT, "sh", *names]
+    result = contained.run([*shell, *argv], timeout_s=BUILD_TIMEOUT_S, stdin=stdin)
     if result.status != 0:
-        raise ExecutionError(f"{argv[0]} failed in the lab's root: {result.reason}", code="lab-layer")
+        raise ExecutionError(f"{argv[0]} failed in the lab's root: {result.errors.strip()}", code="lab-layer")
     command.run(["rm", "-rf", str(target / "work"), str(target / "root")], timeout_s=60)

@@ -8,7 +8,8 @@ from migrator import command
 from migrator.errors import PrerequisiteError
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
+"""Its names in Debian 12 and 13, in /usr/share/keyrings."""
 
 
 def mirror() -> str:
@@ -26,13 +27,15 @@ def mirror() -> str:
 
 def keyring() -> Path:
     """Return Debian's keyring; it has to know the keys of Debian 13, which sign trixie and forky."""
-    if not KEYRING.exists():
-        raise PrerequisiteError(
-            f"{KEYRING} is missing",
-            code="lab-keyring-missing",
-            hint="apt-get install debian-archive-keyring",
-        )
-    return KEYRING
+    for name in KEYRINGS:
+        path = Path("/usr/share/keyrings") / name
+        if path.exists():
+            return path
+    raise PrerequisiteError(
+        "Debian's archive keyring is missing",
+        code="lab-keyring-missing",
+        hint="apt-get install debian-archive-keyring",
+    )
 
 
 def sources(suite: str, criu_suite: str) -> list[str]:

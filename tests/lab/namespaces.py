@@ -63,9 +63,7 @@ def start_init(
     argv = in_cgroup(launcher_cgroup, ["unshare", *names, "--", *boot])
     process = command.spawn(argv, stdout=console, stderr=console)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(
-        lambda: process.poll() is not None or children.read_text().strip() != "", "unshare did not fork"
-    )
+    wait_until(lambda: process.poll() is not None or children.read_text().strip() != "", "unshare did not fork")
     if process.poll() is not None:
         raise ExecutionError("unshare failed", code="lab-boot", hint=f"see {console.name}")
     return process, identity(int(children.read_text().split()[0]))

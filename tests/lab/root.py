@@ -6,8 +6,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from migrator import command
 from migrator.errors import ExecutionError
+from tests.lab import contained
 from tests.lab.cache import cached
 from tests.lab.mirror import sources
 from tests.lab.settings import CACHE, CRIU_PACKAGES, CRIU_SUITE, ROOT_PACKAGES, SUITE
@@ -44,9 +44,7 @@ def pins() -> str:
 
 def root() -> Path:
     """Return the built root; the mirror's name is no part of its key, as all mirrors carry the same."""
-    files = {
-        str(path.relative_to(FILES)): path.read_text() for path in sorted(FILES.rglob("*")) if path.is_file()
-    }
+    files = {str(path.relative_to(FILES)): path.read_text() for path in sorted(FILES.rglob("*")) if path.is_file()}
     recipe = json.dumps([SUITE, ROOT_PACKAGES, MASKED_UNITS, pins(), files])
     return cached("root", recipe, build)
 
@@ -56,7 +54,7 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="lifeboat-lab-") as name:
         preferences = Path(name) / "preferences"
         preferences.write_text(pins())
-        result = command.run(
+        result = contained.run(
             [
                 "mmdebstrap",
                 "--variant=minbase",
@@ -78,7 +76,6 @@ def build(target: Path) -> None:
                 *sources(SUITE, CRIU_SUITE),
             ],
             timeout_s=BUILD_TIMEOUT_S,
-            check=False,
         )
     log = CACHE / "root.log"
     log.write_text(result.output + result.errors)

@@ -92,9 +92,7 @@ def dimm(controller: int = 0, number: int = 0, *, corrected: int = 0, uncorrecte
     }
 
 
-def processor_temperature(
-    celsius: float, *, maximum: float = 84.0, critical: float = 100.0
-) -> dict[str, str]:
+def processor_temperature(celsius: float, *, maximum: float = 84.0, critical: float = 100.0) -> dict[str, str]:
     """Return the hwmon files of a processor's sensor (Documentation/hwmon/sysfs-interface.rst)."""
     return {
         "hwmon0/name": "coretemp",

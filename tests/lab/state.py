@@ -34,6 +34,7 @@ class LabState:
     name: str
     owner: ProcessIdentity | None
     layers: list[str] = field(default_factory=list)
+    store: str = ""
     processes: dict[str, ProcessIdentity] = field(default_factory=dict)
 
     @property
@@ -82,6 +83,7 @@ def load(name: str) -> LabState | None:
         name=data["name"],
         owner=ProcessIdentity(**data["owner"]) if data["owner"] else None,
         layers=data["layers"],
+        store=data["store"],
         processes={key: ProcessIdentity(**value) for key, value in data["processes"].items()},
     )
 
@@ -89,9 +91,7 @@ def load(name: str) -> LabState | None:
 def labs() -> Iterator[str]:
     """Name every lab of which anything is left: notes, files or processes."""
     bases = (STATE, DATA, cgroups.lab_cgroup("x").parent)
-    yield from sorted(
-        {path.name for base in bases if base.exists() for path in base.iterdir() if path.is_dir()}
-    )
+    yield from sorted({path.name for base in bases if base.exists() for path in base.iterdir() if path.is_dir()})
 
 
 def layers_in_use() -> set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from migrator import command
 from tests.lab.cache import cached
 from tests.lab.layers import build_layer
+from tests.lab.namespaces import in_cgroup
 from tests.lab.state import remove_tree
 
 COPY_TIMEOUT_S = 120
@@ -30,8 +31,11 @@ def build(target: Path, root: Path, archives: Sequence[Path]) -> None:
         remove_tree(target / "files")
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a directory with all a container storage has: devices, owners, extended attributes."""
+def copy_tree(source: Path, target: Path, cgroup: Path) -> None:
+    """Copy a directory with all a container storage has: devices, owners, extended attributes.
+
+    The copying program is in `cgroup`, so that it does not go on when the lab is cleared away.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    argv = ["cp", "--archive", "--reflink=auto", f"{source}/.", str(target)]
+    argv = in_cgroup(cgroup, ["cp", "--archive", "--reflink=auto", f"{source}/.", str(target)])
     command.run(argv, timeout_s=COPY_TIMEOUT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -191,6 +192,20 @@ def test_sysfs_trees_are_seen_by_a_confined_service(lab: Lab) -> None:
     confined = ["systemd-run", "--pipe", "--quiet", "-p", "ProtectSystem=strict", "-p", "PrivateTmp=yes"]
     files = ["/sys/devices/system/edac/mc/mc0/dimm0/dimm_ce_count", "/sys/class/hwmon/hwmon0/temp1_input"]
     assert host.run([*confined, "cat", *files]).output.split() == ["5", "71500"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("delay_s", [0.3, 0.9])
+def test_nothing_is_left_when_bringing_up_is_broken_off(number: signal.Signals, delay_s: float) -> None:
+    """The delays fall into the beginning and the middle of booting; any other time has to do as well."""
+    name = f"broken-{os.getpid()}"
+    argv = [sys.executable, "-m", "tests.lab", "--name", name, "up"]
+    owner = subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(delay_s)
+    owner.send_signal(number)
+    owner.wait(60)
+    subprocess.run([*argv[:-1], "down"], cwd=CHECKOUT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert not any(path.exists() for path in (cgroups.lab_cgroup(name), DATA / name, STATE / name))
 
 
 def test_nothing_is_left_when_the_owner_is_killed() -> None:

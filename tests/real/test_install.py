@@ -1,0 +1,75 @@
+"""`./run install` and `./run uninstall` on a host, as an administrator would do it."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.lab.host import Host
+from tests.lab.install import SOURCES
+from tests.lab.lab import Lab
+from tests.lab.settings import CHECKOUT
+
+pytestmark = pytest.mark.real
+
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/root/wheels"}
+PLACES = ("/usr/lib/lifeboat", "/usr/bin/lifeboat", "/usr/sbin/lifeboatd")
+
+
+def exists(host: Host, path: str) -> bool:
+    """Tell whether a path is there, without following a link out of the host."""
+    return host.run(["test", "-e", path], check=False).status == 0
+
+
+def carry_checkout(lab: Lab, host: Host) -> None:
+    """Put a clone of the project and its wheels on the host, which has no way to the Internet."""
+    archive = host.path("/root/lifeboat.tar")
+    with tarfile.open(archive, "w") as tar:
+        for source in SOURCES:
+            if (CHECKOUT / source).exists():
+                tar.add(CHECKOUT / source, source, filter=without_bytecode)
+        tar.add(wheels(lab), "../wheels")
+    host.run(["mkdir", "-p", "/root/lifeboat", "/root/wheels"])
+    host.run(["tar", "-xf", "/root/lifeboat.tar", "--absolute-names", "-C", "/root/lifeboat"])
+
+
+def wheels(lab: Lab) -> Path:
+    """Return where the wheels are that the lab's own installation was made of."""
+    return next(path / "wheels" for layer in lab.state.layers if ((path := Path(layer).parent) / "wheels").exists())
+
+
+def without_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what Python compiled."""
+    return None if "__pycache__" in member.name else member
+
+
+def test_a_host_can_be_installed_and_cleared(lab: Lab) -> None:
+    host = lab.host("beta")
+    carry_checkout(lab, host)
+    host.write("/etc/lifeboat/lifeboat.toml", "# mine\n")
+    host.run(["/root/lifeboat/run", "uninstall"])
+    assert [path for path in PLACES if exists(host, path)] == []
+    assert host.read("/etc/lifeboat/lifeboat.toml") == "# mine\n"
+
+    host.run(["/root/lifeboat/run", "install"], env=OFFLINE, timeout_s=300)
+    assert [path for path in PLACES if not exists(host, path)] == []
+    assert "usage" in host.run(["lifeboat", "--help"]).output.lower()
+    shipped = sorted(path.name for path in (CHECKOUT / "policies").glob("*.toml"))
+    assert host.run(["ls", "/usr/lib/lifeboat/policies"]).output.split() == shipped
+    assert host.run(["stat", "-c", "%a", "/etc/lifeboat/pki"]).output.strip() == "700"
+    for unit in (CHECKOUT / "systemd").glob("*.service"):
+        host.run(["systemctl", "cat", unit.name])
+        host.run(["systemd-analyze", "verify", f"/usr/lib/systemd/system/{unit.name}"])
+    lab.renew("beta")
+
+
+def test_run_says_in_one_sentence_that_it_needs_root(lab: Lab) -> None:
+    host = lab.host("beta")
+    carry_checkout(lab, host)
+    host.run(["chmod", "-R", "a+rX", "/root"])
+    refused = host.run(["setpriv", "--reuid=65534", "--clear-groups", "/root/lifeboat/run", "install"], check=False)
+    assert refused.status == 1
+    assert refused.errors == "run: this needs root; try: sudo ./run install\n"
+    lab.renew("beta")
