@@ -39,9 +39,7 @@ def reject(
     """Return every reason why `target` cannot take `container`; empty when it can."""
     found = [check(container, source, target, method) for check in FILTERS]
     found.append(_memory(container, target, headroom_percent))
-    return tuple(
-        Rejection(host=target.host, code=code, reason=reason) for code, reason in filter(None, found)
-    )
+    return tuple(Rejection(host=target.host, code=code, reason=reason) for code, reason in filter(None, found))
 
 
 def choose(
@@ -86,9 +84,7 @@ def _health(_c: ContainerFacts, _s: HostFacts, target: HostFacts, _m: Method) ->
     return ("target-cordoned", "it is cordoned") if target.cordoned else None
 
 
-def _same_host(
-    _c: ContainerFacts, source: HostFacts, target: HostFacts, _m: Method
-) -> tuple[str, str] | None:
+def _same_host(_c: ContainerFacts, source: HostFacts, target: HostFacts, _m: Method) -> tuple[str, str] | None:
     return ("same-host", "it is the source") if source.host == target.host else None
 
 
@@ -102,9 +98,7 @@ def _cpu(_c: ContainerFacts, source: HostFacts, target: HostFacts, method: Metho
     return None
 
 
-def _software(
-    _c: ContainerFacts, source: HostFacts, target: HostFacts, method: Method
-) -> tuple[str, str] | None:
+def _software(_c: ContainerFacts, source: HostFacts, target: HostFacts, method: Method) -> tuple[str, str] | None:
     """CRIU's page protocol changed between 4.1 and 4.2, and its images are only read by the same or newer."""
     if not target.podman:
         return "target-lacks-podman", "podman is not installed there"
@@ -119,9 +113,7 @@ def _software(
     return None
 
 
-def _networks(
-    container: ContainerFacts, _s: HostFacts, target: HostFacts, _m: Method
-) -> tuple[str, str] | None:
+def _networks(container: ContainerFacts, _s: HostFacts, target: HostFacts, _m: Method) -> tuple[str, str] | None:
     there = {network.name: network for network in target.networks}
     for attachment in container.networks:
         network = there.get(attachment.network)

@@ -57,9 +57,7 @@ def run(
     Raises `CommandError` when it cannot be started or exceeds `timeout_s` seconds (the whole process
     group is killed), and, with `check`, when its exit status is not 0.
     """
-    process = spawn(
-        argv, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, env=env, cwd=cwd
-    )
+    process = spawn(argv, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, env=env, cwd=cwd)
     try:
         output, errors = process.communicate(stdin, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:

@@ -115,9 +115,7 @@ class Engine:
         headroom = self._settings.memory_headroom_percent
         return reject(container, self.facts(), facts, method, headroom_percent=headroom)
 
-    def migrate(
-        self, container: str, target: str, method: Method | None, observe: Observer
-    ) -> MigrationOutcome:
+    def migrate(self, container: str, target: str, method: Method | None, observe: Observer) -> MigrationOutcome:
         """Move one container; blocks until it has ended.
 
         Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that the outcome tells.

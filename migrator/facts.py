@@ -105,8 +105,6 @@ def _memory() -> dict[str, int]:
 def _cpu() -> tuple[str, tuple[str, ...]]:
     """Return the model and the flags of the first processor in /proc/cpuinfo."""
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    fields = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())
-    }
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     flags = fields.get("flags") or fields.get("Features", "")
     return fields.get("model name", fields.get("CPU part", "")), tuple(sorted(flags.split()))

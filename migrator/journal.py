@@ -89,9 +89,7 @@ class Journal:
     def decide(self, migration: str, word: Decision) -> Decision:
         """Write the decision unless there is one; return the one that holds, on disk."""
         with self._transaction() as database:
-            database.execute(
-                "INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", (migration, word, time.time())
-            )
+            database.execute("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", (migration, word, time.time()))
             row = database.execute("SELECT word FROM decision WHERE migration = ?", (migration,)).fetchone()
         return Decision(row[0])
 
@@ -137,9 +135,7 @@ class Journal:
             ).fetchall()
         return tuple(MigrationEvent.model_validate_json(row[0]) for row in rows)
 
-    def _entry(
-        self, database: sqlite3.Connection, row: tuple[str, str, str, str, float, str | None]
-    ) -> Entry:
+    def _entry(self, database: sqlite3.Connection, row: tuple[str, str, str, str, float, str | None]) -> Entry:
         migration, side, container, request, began_at, outcome = row
         last = database.execute(
             "SELECT phase FROM line WHERE migration = ? ORDER BY number DESC LIMIT 1", (migration,)

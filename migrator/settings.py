@@ -46,7 +46,5 @@ class MigratorSettings(Value):
     def _check_ports(self) -> MigratorSettings:
         first, last = self.pager_ports
         if not 1024 <= first <= last <= 65535:
-            raise ValueError(
-                f"pager_ports {first}-{last}: must be two ports from 1024 to 65535, first <= last"
-            )
+            raise ValueError(f"pager_ports {first}-{last}: must be two ports from 1024 to 65535, first <= last")
         return self

@@ -290,9 +290,7 @@ class SourceMigration:
         if self._podman is not None:
             self._podman.wait(PODMAN_END_WAIT_S)
         podman.remove_container(self._container.id)
-        self._target.call(
-            "POST", f"/v1/migrations/{self._id}/complete", None, Report, timeout_s=REQUEST_WAIT_S
-        )
+        self._target.call("POST", f"/v1/migrations/{self._id}/complete", None, Report, timeout_s=REQUEST_WAIT_S)
         self._clear()
 
     def _withdraw(self) -> None:

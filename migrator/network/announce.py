@@ -86,9 +86,7 @@ def _neighbour_advertisement(hardware: bytes, address: ipaddress.IPv6Address) ->
     pseudo = address.packed + ALL_NODES + struct.pack("!I3xB", len(body), socket.IPPROTO_ICMPV6)
     body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
     header = struct.pack("!IHBB", 0x60000000, len(body), socket.IPPROTO_ICMPV6, 255)
-    return (
-        ALL_NODES_MAC + hardware + struct.pack("!H", ETH_P_IPV6) + header + address.packed + ALL_NODES + body
-    )
+    return ALL_NODES_MAC + hardware + struct.pack("!H", ETH_P_IPV6) + header + address.packed + ALL_NODES + body
 
 
 def _checksum(data: bytes) -> int:

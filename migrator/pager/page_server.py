@@ -49,9 +49,7 @@ class PageServerSession:
         try:
             self._server = socket.create_connection(("127.0.0.1", port), timeout=5)
         except OSError as error:
-            raise ExecutionError(
-                f"CRIU's page server does not answer: {error}", code="no-page-server"
-            ) from error
+            raise ExecutionError(f"CRIU's page server does not answer: {error}", code="no-page-server") from error
         self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A second descriptor keeps the connection to CRIU open when the relay ends on its own.
         self._relay = Relay(self._link, socket.socket(fileno=os.dup(self._server.fileno())))

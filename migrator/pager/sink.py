@@ -208,9 +208,7 @@ class Sink:
             self._state, self._ended_at = SinkState.DRAINED, time.time()
             _log.info("drained")
         elif status != 0:
-            self._lose(
-                f"the lazy-pages daemon ended with {status}: {first_error(self._work / 'lazy-pages.log')}"
-            )
+            self._lose(f"the lazy-pages daemon ended with {status}: {first_error(self._work / 'lazy-pages.log')}")
 
     def _lose(self, reason: str) -> None:
         """Freeze the tree while all its userfaultfds are still open here; before `go` it stands anyway."""

@@ -75,9 +75,7 @@ class PeerClient:
         try:
             return reply.model_validate_json(response.content)
         except ValidationError as error:
-            raise PeerError(
-                f"{self.name} speaks another version of the protocol", code="peer-version"
-            ) from error
+            raise PeerError(f"{self.name} speaks another version of the protocol", code="peer-version") from error
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._sessions, "session", None)

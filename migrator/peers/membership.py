@@ -39,9 +39,7 @@ class Roll(Value):
 class Invitation(Value):
     """What an invited host needs, and nobody else may see."""
 
-    warning: str = (
-        "This file lets its holder act as the invited host. Delete it after `lifeboat cluster join`."
-    )
+    warning: str = "This file lets its holder act as the invited host. Delete it after `lifeboat cluster join`."
     host: str
     authority: str
     certificate: str
@@ -112,9 +110,7 @@ class PeerDirectory:
             try:
                 self._roll = Roll.model_validate_json(self._path.read_bytes())
             except ValidationError as error:
-                raise UsageError(
-                    f"{self._path}: {error.errors()[0]['msg']}", code="bad-peers-file"
-                ) from error
+                raise UsageError(f"{self._path}: {error.errors()[0]['msg']}", code="bad-peers-file") from error
             self._read_at = changed_at
         return self._roll
 

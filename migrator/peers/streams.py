@@ -107,9 +107,7 @@ def open_stream(directory: Path, peer: str, header: Header) -> ssl.SSLSocket:
     return link
 
 
-def send_command_output(
-    directory: Path, peer: str, header: Header, argv: Sequence[str], timeout_s: float
-) -> None:
+def send_command_output(directory: Path, peer: str, header: Header, argv: Sequence[str], timeout_s: float) -> None:
     """Send what a program writes as a stream; the peer answers with one more line when it has used it all."""
     deadline = time.monotonic() + timeout_s
     with open_stream(directory, peer, header) as link:
@@ -127,9 +125,7 @@ def send_command_output(
                 plain.settimeout(max(1.0, deadline - time.monotonic()))
                 answer = json.loads(plain.makefile("rb").readline() or b'{"error": "hung up"}')
         except OSError as error:
-            raise PeerError(
-                f"the stream to {peer} broke: {error}", code="stream-lost", temporary=True
-            ) from error
+            raise PeerError(f"the stream to {peer} broke: {error}", code="stream-lost", temporary=True) from error
         finally:
             kill_group(process)
     if "error" in answer:

@@ -30,9 +30,7 @@ class Scope:
         self._log = log
 
     @classmethod
-    def start(
-        cls, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
-    ) -> Scope:
+    def start(cls, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Scope:
         """Start a program in a scope called `name`; its output goes to `log`."""
         wrapper: list[str] = []
         if Path("/run/systemd/system").exists() and shutil.which("systemd-run"):

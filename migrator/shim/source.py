@@ -127,9 +127,7 @@ class SourceShim:
 
     def _abort(self) -> Message:
         if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:
-            raise ExecutionError(
-                "the migration is committed: the source never runs it again", code="committed"
-            )
+            raise ExecutionError("the migration is committed: the source never runs it again", code="committed")
         self._give_back()
         return {"event": "aborted"}
 

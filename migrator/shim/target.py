@@ -108,9 +108,7 @@ class TargetShim:
         if status != 0:
             kill_group(process)
             self._remove_remains()
-            raise ExecutionError(
-                f"CRIU cannot restore this container: {self._reason()}", code="restore-failed"
-            )
+            raise ExecutionError(f"CRIU cannot restore this container: {self._reason()}", code="restore-failed")
         self._pid = int(self._pid_file.read_text())
         self._tree = Cgroup.of_process(self._pid)
         if self._order.method is not Method.LAZY:

@@ -1,0 +1,1 @@
+"""The command `lifeboat`: one module for each group of verbs."""

@@ -1,0 +1,1 @@
+"""The daemon: reads, judges, acts, tells; once a tick."""

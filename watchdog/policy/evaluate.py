@@ -135,9 +135,7 @@ def _compared(rule: Rule, known: Sequence[Reading], index: int) -> float | None:
     if rule.grows_by is None or rule.within is None or value is None:
         return value
     since = known[index].at - rule.within
-    window = [
-        reading.value for reading in known[: index + 1] if reading.at >= since and reading.value is not None
-    ]
+    window = [reading.value for reading in known[: index + 1] if reading.at >= since and reading.value is not None]
     # A fall is a reset (driver reloaded, counters cleared), never a negative growth.
     return sum(max(0.0, after - before) for before, after in pairwise(window))
 

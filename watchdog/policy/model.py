@@ -30,9 +30,7 @@ def duration_s(text: object) -> float:
     """Read `30s`, `10m`, `24h` or `7d` as seconds."""
     if isinstance(text, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())):
         return float(found.group(1)) * UNITS_S[found.group(2)]
-    raise ValueError(
-        "a duration is a number with s, m, h or d behind it, in quotes: '30s', '10m', '24h', '7d'"
-    )
+    raise ValueError("a duration is a number with s, m, h or d behind it, in quotes: '30s', '10m', '24h', '7d'")
 
 
 Duration = Annotated[float, BeforeValidator(duration_s)]
@@ -80,9 +78,7 @@ class Rule(Value):
         }
         given = [name for name, value in conditions.items() if value is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"needs exactly one of {', '.join(conditions)}; has {', '.join(given) or 'none'}"
-            )
+            raise ValueError(f"needs exactly one of {', '.join(conditions)}; has {', '.join(given) or 'none'}")
         if (self.is_set is not None) != (known.kind is SignalKind.FLAG):
             wanted = "is_set" if known.kind is SignalKind.FLAG else "at_least, at_most or grows_by"
             raise ValueError(f"{self.signal} is a {known.kind} in {known.unit}: use {wanted}")

@@ -81,9 +81,7 @@ def _temperature(channel: Channel, now: float) -> list[Reading]:
     readings = [Reading("hwmon.temperature", channel.device, now, celsius)]
     critical = channel.values.get("crit", 0.0) / MILLI
     if PLAUSIBLE_CRITICAL_CELSIUS[0] <= critical <= PLAUSIBLE_CRITICAL_CELSIUS[1]:
-        readings.append(
-            Reading("hwmon.temperature_critical", channel.device, now, float(celsius >= critical))
-        )
+        readings.append(Reading("hwmon.temperature_critical", channel.device, now, float(celsius >= critical)))
     return readings
 
 

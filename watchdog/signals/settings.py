@@ -19,9 +19,7 @@ class SignalSettings(Value):
 
     smart: bool = Field(default=True, description="read disks through smartctl")
     smart_poll_s: float = Field(default=300, ge=1, description="how often disks are read")
-    smart_timeout_s: float = Field(
-        default=45, gt=0, description="a drive that is silent for longer is unreadable"
-    )
+    smart_timeout_s: float = Field(default=45, gt=0, description="a drive that is silent for longer is unreadable")
     drives: tuple[ExtraDrive, ...] = Field(default=(), description="drives that a scan does not find")
     edac: bool = Field(default=True, description="read memory error counters")
     edac_poll_s: float = Field(default=60, ge=1, description="how often memory counters are read")

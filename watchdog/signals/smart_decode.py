@@ -197,9 +197,7 @@ def _scsi(answer: Answer) -> Iterator[tuple[str, float | None]]:
         yield "smart.grown_defects", float(defects)
     log = answer.get("scsi_error_counter_log")
     if isinstance(log, Mapping):
-        counts = [
-            part.get("total_uncorrected_errors", 0) for part in log.values() if isinstance(part, Mapping)
-        ]
+        counts = [part.get("total_uncorrected_errors", 0) for part in log.values() if isinstance(part, Mapping)]
         yield "smart.uncorrected_errors", float(sum(counts))
     told = answer.get("smart_status", {}).get("scsi")
     if isinstance(told, Mapping):

@@ -1,0 +1,256 @@
+"""The admin API: what `lifeboat` asks of the daemon, over a Unix socket that only root can open.
+
+JSON in, JSON out; jobs (migrations, evacuations) answer with JSON lines as they go.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.facts import own_version
+from migrator.model import Method, Value
+from watchdog.policy.evaluate import RuleState
+
+if TYPE_CHECKING:
+    from watchdog.daemon.daemon import Daemon
+    from watchdog.daemon.jobs import Job
+
+START_LIMIT_S = 10.0
+SOCKET_MODE = 0o600
+
+
+class MigrateRequest(Value):
+    """Move one container."""
+
+    container: str
+    target: str
+    method: Method | None = None
+
+
+class EvacuateRequest(Value):
+    """Empty the host."""
+
+    method: Method | None = None
+
+
+def build_admin(daemon: Daemon) -> FastAPI:
+    """Return the application."""
+    app = FastAPI(title="lifeboat admin API", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(LifeboatError)
+    def tell_error(_: Request, error: LifeboatError) -> JSONResponse:
+        told = {
+            "error": error.message,
+            "code": error.code,
+            "hint": error.hint,
+            "status": error.exit_status,
+        }
+        return JSONResponse(told, status_code=409)
+
+    _add_views(app, daemon)
+    _add_deeds(app, daemon)
+    return app
+
+
+def _add_views(app: FastAPI, daemon: Daemon) -> None:
+    @app.get("/v1/status")
+    def status() -> dict[str, Any]:
+        return _status(daemon)
+
+    @app.get("/v1/signals")
+    def signals() -> list[dict[str, Any]]:
+        return _signals(daemon)
+
+    @app.get("/v1/policy")
+    def explain() -> list[dict[str, Any]]:
+        return [_rule_state(state) for state in daemon.assessment.states]
+
+    @app.get("/v1/plan")
+    def plan(method: Method | None = None) -> dict[str, Any]:
+        return daemon.moving().plan(method=method).model_dump(mode="json")
+
+    @app.get("/v1/check")
+    def check(container: str | None = None) -> list[dict[str, Any]]:
+        return _check(daemon, container)
+
+    @app.get("/v1/history")
+    def history(limit: int = 50) -> list[dict[str, Any]]:
+        return [outcome.model_dump(mode="json") for outcome in daemon.moving().history(limit)]
+
+    @app.get("/v1/history/{migration}")
+    def show(migration: str) -> dict[str, Any]:
+        return _show(daemon, migration)
+
+    @app.get("/metrics")
+    def metrics() -> PlainTextResponse:
+        return PlainTextResponse(_metrics(daemon))
+
+
+def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
+    @app.post("/v1/migrate")
+    def migrate(request: MigrateRequest) -> StreamingResponse:
+        return _stream(daemon.migrate(request.container, request.target, request.method))
+
+    @app.post("/v1/evacuate")
+    def evacuate(request: EvacuateRequest) -> StreamingResponse:
+        return _stream(daemon.evacuate(request.method))
+
+    @app.post("/v1/flags/{flag}")
+    def set_flag(flag: str) -> dict[str, Any]:
+        changes = {
+            "cordon": {"cordoned": True},
+            "uncordon": {"cordoned": False},
+            "pause": {"paused": True},
+            "resume": {"paused": False},
+        }
+        if flag not in changes:
+            raise PrerequisiteError(f"no such flag: {flag}", code="no-such-flag")
+        return daemon.flags.change(**changes[flag]).model_dump(mode="json")
+
+
+class AdminServer:
+    """The admin API's server, in a thread of its own."""
+
+    def __init__(self, daemon: Daemon, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        path.unlink(missing_ok=True)
+        self._path = path
+        config = uvicorn.Config(build_admin(daemon), uds=str(path), log_level="warning", access_log=False)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="admin-api", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve; returns when the socket is open, to root only."""
+        self._thread.start()
+        deadline = time.monotonic() + START_LIMIT_S
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise ExecutionError(f"the admin API cannot listen on {self._path}", code="admin-socket")
+            time.sleep(0.01)
+        self._path.chmod(SOCKET_MODE)
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(5)
+
+
+def _stream(job: Job) -> StreamingResponse:
+    def lines() -> Iterator[bytes]:
+        for line in job.follow():
+            yield json.dumps(line).encode() + b"\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _status(daemon: Daemon) -> dict[str, Any]:
+    flags = daemon.flags.flags
+    return {
+        "host": daemon.host,
+        "version": own_version(),
+        "verdict": daemon.assessment.verdict,
+        "state": flags.state,
+        "sentence": daemon.sentence,
+        "cordoned": flags.cordoned,
+        "paused": flags.paused,
+        "fired": [state.sentence for state in daemon.assessment.fired],
+        "blind": [f"{item.device.name}: {item.signal}: {item.reason}" for item in daemon.assessment.blind],
+        "rules": len(daemon.policy.rules),
+        "jobs": [{"id": job.id, "what": job.what} for job in daemon.jobs.running()],
+        "peers": [peer.model_dump() for peer in daemon.members.peers()] if daemon.members.joined else [],
+    }
+
+
+def _signals(daemon: Daemon) -> list[dict[str, Any]]:
+    now = time.time()
+    return [
+        {
+            "signal": reading.signal,
+            "device": reading.device.name,
+            "identity": reading.device.identity,
+            "about": dict(reading.device.about),
+            "value": reading.value,
+            "age_s": round(now - reading.at, 1),
+            "reason": reading.reason,
+        }
+        for reading in daemon.readings.history().latest()
+    ]
+
+
+def _rule_state(state: RuleState) -> dict[str, Any]:
+    return {
+        "rule": state.rule.id,
+        "signal": state.rule.signal,
+        "device": state.device.name,
+        "value": state.value,
+        "limit": state.limit,
+        "distance": None if state.value is None else state.limit - state.value,
+        "holds": state.holds,
+        "fired": state.fired,
+        "since": state.since,
+        "verdict": state.rule.verdict,
+        "mode": state.rule.mode,
+        "sentence": state.sentence,
+    }
+
+
+def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:
+    engine = daemon.moving()
+    found = [item for item in engine.containers() if wanted in (None, item.name, item.id)]
+    if wanted is not None and not found:
+        raise PrerequisiteError(f"no running container {wanted!r}", code="no-such-container")
+    rows = []
+    for planned in engine.plan(tuple(found)).migrations:
+        container = next(item for item in found if item.name == planned.container)
+        rows.append(
+            {
+                "container": planned.container,
+                "movable": planned.target is not None,
+                "method": planned.method if planned.target else None,
+                "target": planned.target,
+                "reason": planned.reason,
+                "unsupported": dict(container.unsupported),
+                "rejections": [item.model_dump() for item in planned.rejections],
+            }
+        )
+    return rows
+
+
+def _show(daemon: Daemon, migration: str) -> dict[str, Any]:
+    engine = daemon.moving()
+    events = engine.events(migration)
+    if not events:
+        raise PrerequisiteError(
+            f"there is no migration {migration!r} in the journal", code="no-such-migration", hint="lifeboat history"
+        )
+    outcome = next((item for item in engine.history(1000) if item.migration == migration), None)
+    return {
+        "outcome": outcome.model_dump(mode="json") if outcome else None,
+        "events": [event.model_dump(mode="json", exclude_none=True) for event in events],
+    }
+
+
+def _metrics(daemon: Daemon) -> str:
+    registry = CollectorRegistry()
+    verdict = Gauge("lifeboat_verdict", "0 healthy, 1 suspect, 2 failing", registry=registry)
+    verdict.set(daemon.assessment.verdict.severity)
+    Gauge("lifeboat_cordoned", "1 when cordoned", registry=registry).set(daemon.flags.flags.cordoned)
+    Gauge("lifeboat_unreadable_signals", "signals that cannot be read", registry=registry).set(
+        len(daemon.assessment.blind)
+    )
+    value = Gauge("lifeboat_signal", "latest value of a signal", ["signal", "device"], registry=registry)
+    for reading in daemon.readings.history().latest():
+        if reading.value is not None:
+            value.labels(reading.signal, reading.device.identity).set(reading.value)
+    return generate_latest(registry).decode()

@@ -1,0 +1,89 @@
+"""Verbs that act: migrate, evacuate, cordon, uncordon, pause, resume."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+from urllib.parse import quote
+
+from watchdog.cli import show
+from watchdog.cli.client import DaemonError, ask, follow
+from watchdog.cli.watch import print_plan
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Move one container, with progress."""
+    if arguments.dry_run:
+        return _would_migrate(arguments)
+    body = {"container": arguments.container, "target": arguments.to, "method": arguments.method}
+    return _follow("/v1/migrate", body, as_json=arguments.json)
+
+
+def evacuate(arguments: argparse.Namespace) -> int:
+    """Empty this host, with progress."""
+    if arguments.dry_run:
+        query = f"?method={arguments.method}" if arguments.method else ""
+        found = ask("GET", f"/v1/plan{query}")
+        if arguments.json:
+            show.as_json(found)
+        else:
+            print_plan(found)
+        return 0
+    return _follow("/v1/evacuate", {"method": arguments.method}, as_json=arguments.json)
+
+
+def set_flag(arguments: argparse.Namespace) -> int:
+    """Set or clear what only an admin decides."""
+    found = ask("POST", f"/v1/flags/{arguments.verb}")
+    if arguments.json:
+        show.as_json(found)
+    else:
+        cordon = "takes no containers" if found["cordoned"] else "takes containers"
+        pause = "does not evacuate by itself" if found["paused"] else "evacuates by itself when failing"
+        show.line(f"this host {cordon} and {pause}")
+    return 0
+
+
+def _would_migrate(arguments: argparse.Namespace) -> int:
+    rows = ask("GET", f"/v1/check?container={quote(arguments.container)}")
+    against = [item for item in rows[0]["rejections"] if item["host"] == arguments.to]
+    if arguments.json:
+        show.as_json({"container": arguments.container, "target": arguments.to, "rejections": against})
+    elif against:
+        show.line(f"{arguments.to} cannot take {arguments.container}:")
+        for item in against:
+            show.line(f"  {item['reason']} [{item['code']}]")
+    else:
+        show.line(f"{arguments.container} could go to {arguments.to}")
+    return 3 if against else 0
+
+
+def _follow(path: str, body: dict[str, Any], *, as_json: bool) -> int:
+    last: dict[str, Any] = {}
+    for line in follow(path, body):
+        last = line
+        if not as_json:
+            _print_progress(line)
+    if as_json:
+        show.as_json(last)
+    if last.get("error") and not as_json:
+        raise DaemonError(last)
+    return int(last.get("status", 0))
+
+
+def _print_progress(line: dict[str, Any]) -> None:
+    if "plan" in line:
+        print_plan(line["plan"])
+    elif line.get("drained_bytes") is not None:
+        total = line.get("total_bytes") or 0
+        share = f" of about {total >> 20}" if total else ""
+        show.line(f"{line['container']:<16} drain    {line['drained_bytes'] >> 20}{share} MiB")
+    elif "phase" in line:
+        show.line(f"{line['container']:<16} {line['phase']:<8} {line.get('message', '')}")
+    elif outcome := line.get("outcome"):
+        if outcome["phase"] == "done":
+            show.line(
+                f"{outcome['container']} runs on {outcome['target']}; frozen for {outcome['freeze_ms']:.0f} ms"
+            )
+    elif "message" in line:
+        show.line(line["message"])

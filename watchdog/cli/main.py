@@ -1,0 +1,137 @@
+"""`lifeboat`: the parser and the entry point."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from migrator.errors import LifeboatError
+from migrator.facts import own_version
+from migrator.model import Method
+from watchdog.cli import act, cluster, policy, watch
+from watchdog.settings import DIRECTORY
+
+EPILOG = """\
+exit status:
+  0  done                            4  a step failed; the container runs where it was
+  1  an error not named here         5  another host refused, failed or cannot be reached
+  2  bad arguments, files or names   6  a human must look: see lifeboat history
+  3  it cannot be done; nothing was changed
+
+examples:
+  lifeboat status                          how is this host?
+  lifeboat check                           could every container be moved right now?
+  lifeboat evacuate --dry-run              what would an evacuation do?
+  lifeboat migrate web --to beta           move one container
+  lifeboat policy check my-rules.toml      is this policy file good?
+"""
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="lifeboat",
+        description="Move containers off a host, before it fails or whenever you like.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lifeboat {own_version()}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_watching(verbs)
+    _add_acting(verbs)
+    _add_policy(verbs)
+    _add_cluster(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except LifeboatError as error:
+        sys.stderr.write(f"lifeboat: {error}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("lifeboat: interrupted; what was begun goes on in lifeboatd\n")
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+Subparsers = argparse._SubParsersAction
+
+
+def _verb(verbs: Subparsers[argparse.ArgumentParser], name: str, run: Verb, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_watching(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    _verb(verbs, "status", watch.status, "how this host is, and why")
+    signals = _verb(verbs, "signals", watch.signals, "what the hardware tells")
+    signals.add_argument("--catalog", action="store_true", help="all signals that policies may name")
+    check = _verb(verbs, "check", watch.check, "could every container be moved now, and if not, why")
+    check.add_argument("container", nargs="?", help="only this one")
+    plan = _verb(verbs, "plan", watch.plan, "what an evacuation would do now")
+    _add_method(plan)
+    history = _verb(verbs, "history", watch.history, "past migrations")
+    history.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")
+    one = _verb(verbs, "show", watch.show_one, "the course of one migration")
+    one.add_argument("id", help="from: lifeboat history")
+
+
+def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    migrate = _verb(verbs, "migrate", act.migrate, "move one container to another host")
+    migrate.add_argument("container", help="name or id")
+    migrate.add_argument("--to", required=True, metavar="HOST", help="the target")
+    evacuate = _verb(verbs, "evacuate", act.evacuate, "move every container to other hosts")
+    for parser in (migrate, evacuate):
+        _add_method(parser)
+        parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    _verb(verbs, "cordon", act.set_flag, "take no containers from other hosts")
+    _verb(verbs, "uncordon", act.set_flag, "take containers again")
+    _verb(verbs, "pause", act.set_flag, "do not evacuate by itself")
+    _verb(verbs, "resume", act.set_flag, "evacuate by itself again")
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    rungs = [str(Method.LAZY), str(Method.FULL)]
+    parser.add_argument("--method", choices=rungs, help="how to move (default: from the settings)")
+
+
+def _add_policy(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    group = verbs.add_parser("policy", help="check and explain the rules", description="The rules in force.")
+    inner = group.add_subparsers(dest="policy_verb", required=True, metavar="VERB")
+    check = _verb(inner, "check", policy.check, "are the policy files good")
+    check.add_argument("files", nargs="*", help="files (default: all in force)")
+    _verb(inner, "explain", policy.explain, "how every rule stands on every device")
+
+
+def _add_cluster(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    group = verbs.add_parser("cluster", help="the hosts that trust each other", description="The cluster.")
+    inner = group.add_subparsers(dest="cluster_verb", required=True, metavar="VERB")
+    init = _verb(inner, "init", cluster.init, "make a cluster with this host as its first")
+    init.add_argument("--host", help="this host's name in the cluster (default: its own)")
+    init.add_argument("--address", required=True, help="this host's address for its peers")
+    invite = _verb(inner, "invite", cluster.invite, "write an invitation for another host")
+    invite.add_argument("host", help="its name")
+    invite.add_argument("--address", required=True, help="its address for its peers")
+    invite.add_argument("--output", type=Path, metavar="FILE", help="where to write it (default: standard output)")
+    join = _verb(inner, "join", cluster.join, "take an invitation")
+    join.add_argument("file", help="the invitation")
+    peers = _verb(inner, "peers", cluster.peers, "the hosts of the cluster")
+    for parser in (init, invite, join, peers):
+        parser.add_argument(
+            "--directory", type=Path, default=DIRECTORY, metavar="DIR", help=f"settings (default: {DIRECTORY})"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Verbs that look: status, signals, check, plan, history, show."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from watchdog.cli import show
+from watchdog.cli.client import ask
+from watchdog.signals.catalog import CATALOG
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Say how this host is."""
+    found = ask("GET", "/v1/status")
+    if arguments.json:
+        show.as_json(found)
+        return 0
+    show.line(f"{found['host']}: {found['sentence']}")
+    flags = [name for name in ("cordoned", "paused") if found[name]]
+    show.line(f"verdict {found['verdict']}, state {found['state']}" + "".join(f", {flag}" for flag in flags))
+    for sentence in found["fired"]:
+        show.line(f"  fired: {sentence}")
+    for blind in found["blind"]:
+        show.line(f"  blind: {blind}")
+    peers = ", ".join(f"{peer['name']} ({peer['address']})" for peer in found["peers"])
+    show.line(f"{found['rules']} rules in force; peers: {peers or 'none'}")
+    return 0
+
+
+def signals(arguments: argparse.Namespace) -> int:
+    """List what the host tells about itself."""
+    if arguments.catalog:
+        rows = [(item.name, item.kind, item.unit, item.description) for item in CATALOG.values()]
+        if arguments.json:
+            show.as_json([dict(zip(("signal", "kind", "unit", "description"), row, strict=True)) for row in rows])
+        else:
+            show.table(("SIGNAL", "KIND", "UNIT", "MEANING"), rows)
+        return 0
+    found = ask("GET", "/v1/signals")
+    if arguments.json:
+        show.as_json(found)
+        return 0
+    rows = [
+        (item["device"], item["signal"], show.number(item["value"]), f"{item['age_s']:.0f} s", item["reason"])
+        for item in sorted(found, key=lambda item: (item["identity"], item["signal"]))
+    ]
+    show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "WHY NOT"), rows)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say for each container whether it could be moved now; exit status 3 when one could not."""
+    query = f"?container={quote(arguments.container)}" if arguments.container else ""
+    found = ask("GET", f"/v1/check{query}")
+    if arguments.json:
+        show.as_json(found)
+    else:
+        show.table(
+            ("CONTAINER", "MOVABLE", "METHOD", "TARGET", "REASON"),
+            [
+                (row["container"], "yes" if row["movable"] else "NO", row["method"], row["target"], _why(row))
+                for row in found
+            ],
+        )
+    return 0 if all(row["movable"] for row in found) else 3
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Show what an evacuation would do now."""
+    query = f"?method={arguments.method}" if arguments.method else ""
+    found = ask("GET", f"/v1/plan{query}")
+    if arguments.json:
+        show.as_json(found)
+    else:
+        print_plan(found)
+    return 0
+
+
+def print_plan(found: dict[str, Any]) -> None:
+    """Print a plan for people."""
+    rows = [
+        (
+            item["container"],
+            item["target"] or "-",
+            item["method"] if item["target"] else "-",
+            f"{item['memory_bytes'] >> 20} MiB",
+            f"{item['expected_freeze_ms']} ms" if item["target"] else "-",
+            f"{item['expected_duration_s']:.0f} s" if item["target"] else "-",
+            item["reason"],
+        )
+        for item in found["migrations"]
+    ]
+    show.table(("CONTAINER", "TARGET", "METHOD", "MEMORY", "FREEZE", "TIME", "REASON"), rows)
+
+
+def history(arguments: argparse.Namespace) -> int:
+    """List past migrations, newest first."""
+    found = ask("GET", f"/v1/history?limit={arguments.limit}")
+    if arguments.json:
+        show.as_json(found)
+        return 0
+    rows = [
+        (
+            item["migration"],
+            item["container"],
+            f"{item['source']} -> {item['target']}",
+            item["method"],
+            item["phase"],
+            f"{item['freeze_ms']:.0f} ms" if item["freeze_ms"] else "",
+            item["error"],
+        )
+        for item in found
+    ]
+    show.table(("ID", "CONTAINER", "WAY", "METHOD", "ENDED", "FREEZE", "ERROR"), rows)
+    return 0
+
+
+def show_one(arguments: argparse.Namespace) -> int:
+    """Show the course of one migration."""
+    found = ask("GET", f"/v1/history/{quote(arguments.id)}")
+    if arguments.json:
+        show.as_json(found)
+        return 0
+    began = found["events"][0]["at"]
+    for event in found["events"]:
+        moment = datetime.fromtimestamp(event["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        show.line(f"{moment}  +{event['at'] - began:8.3f} s  {event['phase']:<8} {event.get('message', '')}")
+    return 0
+
+
+def _why(row: dict[str, Any]) -> str:
+    if row["movable"]:
+        lower = "; ".join(f"not {rung}: {why}" for rung, why in row["unsupported"].items())
+        return lower or row["reason"]
+    return str(row["reason"])

@@ -1,0 +1,235 @@
+"""The daemon as a whole: its parts, its tick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrator.engine import Engine
+from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.health import Verdict
+from migrator.model import Method, Phase
+from migrator.peers.membership import PeerDirectory
+from watchdog.alerts.deliver import Deliverer
+from watchdog.alerts.model import Event, Kind, Severity, SignalValue
+from watchdog.alerts.outbox import Outbox
+from watchdog.daemon.evacuation import Evacuation, migration_event
+from watchdog.daemon.flags import FlagFile
+from watchdog.daemon.heartbeat import notify
+from watchdog.daemon.jobs import Job, Jobs
+from watchdog.daemon.peering import Peering
+from watchdog.daemon.readings import Readings
+from watchdog.policy.evaluate import Assessment, evaluate
+from watchdog.policy.load import LOCAL, SHIPPED, load_policy
+from watchdog.policy.model import Policy
+from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
+from watchdog.signals.monitor import SignalMonitor, readers_of_host
+from watchdog.state import Action, Circumstances, decide
+from watchdog.toml_files import FileError
+
+_log = logging.getLogger("lifeboatd")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the daemon's files are; tests have their own."""
+
+    directory: Path = DIRECTORY
+    state: Path = STATE
+    runtime: Path = RUNTIME
+    shipped: Path = SHIPPED
+    local: Path = LOCAL
+
+
+@dataclass
+class Daemon:
+    """Everything that runs; the admin API and the tick both work on it."""
+
+    settings: Settings
+    places: Places = field(default_factory=Places)
+
+    def __post_init__(self) -> None:
+        self.policy: Policy = load_policy(self.places.shipped, self.places.local)
+        self.members = PeerDirectory(self.places.directory)
+        self.host = self.members.host if self.members.joined else own_name()
+        self.flags = FlagFile(self.places.state / "flags.json")
+        signals = self.settings.signals
+        self.readings = Readings(
+            self.places.state / "readings.db", signals.keep_days, self.settings.evacuation.window_days
+        )
+        self.deliverer = Deliverer(Outbox(self.places.state / "outbox.db"), self.settings.alerts)
+        self.monitor = SignalMonitor(readers_of_host(signals), self.readings.take)
+        self.jobs = Jobs()
+        self.engine: Engine | None = None
+        self.assessment: Assessment = evaluate(self.policy, self.readings.history(), time.time())
+        self.sentence = "starting"
+        self._peering: Peering | None = None
+        self._evacuation: Job | None = None
+        self._blind: frozenset[str] = frozenset()
+        self.stopping = threading.Event()
+        self.reloading = threading.Event()
+
+    def start(self) -> None:
+        """Start all parts and take up what an earlier daemon left; returns when the host is ready."""
+        self.deliverer.start()
+        self._join_cluster()
+        self.monitor.start()
+
+    def run(self) -> None:
+        """Tick until told to stop."""
+        while not self.stopping.wait(self.settings.evacuation.tick_s):
+            if self.reloading.is_set():
+                self.reloading.clear()
+                self.reload()
+            try:
+                self.tick()
+            except Exception:  # the tick: one bad cycle must not end the watch
+                _log.exception("the tick failed")
+            notify(WATCHDOG="1", STATUS=self.sentence)
+
+    def stop(self) -> None:
+        """Stop; what lives in scopes of its own goes on."""
+        self.monitor.stop()
+        if self._peering is not None:
+            self._peering.stop()
+        self.deliverer.stop()
+
+    def tick(self) -> None:
+        """Read, evaluate, act, say one sentence."""
+        self._join_cluster()
+        before = self.flags.flags
+        self.assessment = evaluate(self.policy, self.readings.history(), time.time())
+        circumstances = Circumstances(
+            automatic=self.settings.evacuation.automatic and self.engine is not None,
+            paused=before.paused,
+            evacuation_ended=self._evacuation is None or self._evacuation.ended,
+        )
+        decision = decide(before.state, self.assessment, circumstances)
+        if decision.sentence != self.sentence:
+            _log.info("%s", decision.sentence)
+        self.sentence = decision.sentence
+        if decision.state is not before.state:
+            self.flags.change(state=decision.state)
+        for action in decision.actions:
+            self._act(action)
+        self._tell_blindness()
+
+    def evacuate(self, method: Method | None = None) -> Job:
+        """Begin to empty this host, or return the evacuation under way."""
+        if self._evacuation is None or self._evacuation.ended:
+            work = Evacuation(self.host, self.moving(), self.deliverer.send, method)
+            self._evacuation = self.jobs.start("evacuation", work.run)
+        return self._evacuation
+
+    def migrate(self, container: str, target: str, method: Method | None) -> Job:
+        """Begin to move one container."""
+        engine = self.moving()
+
+        def work(job: Job) -> dict[str, object]:
+            outcome = engine.migrate(
+                container, target, method, lambda event: job.say(event.model_dump(mode="json", exclude_none=True))
+            )
+            self.deliverer.send(migration_event(self.host, outcome))
+            return {
+                "outcome": outcome.model_dump(mode="json"),
+                "status": 0 if outcome.phase is Phase.DONE else 4,
+                "error": outcome.error,
+            }
+
+        return self.jobs.start(f"migration of {container}", work)
+
+    def moving(self) -> Engine:
+        """Return the engine; raises `PrerequisiteError` while the host belongs to no cluster."""
+        if self.engine is None:
+            raise PrerequisiteError(
+                "this host belongs to no cluster, so nothing can be moved",
+                code="no-cluster",
+                hint="lifeboat cluster init, or lifeboat cluster join FILE",
+            )
+        return self.engine
+
+    def reload(self) -> None:
+        """Read the policies anew; a bad one changes nothing and is told."""
+        try:
+            self.policy = load_policy(self.places.shipped, self.places.local)
+            _log.info("policies reloaded: %d rules", len(self.policy.rules))
+        except FileError as error:
+            text = f"the new policies are not used, the last good ones stay in force: {error.message}"
+            self.deliverer.send(
+                Event(host=self.host, severity=Severity.WARNING, kind=Kind.POLICY_REJECTED, text=text)
+            )
+
+    def _act(self, action: Action) -> None:
+        if action is Action.ALERT:
+            self._tell_verdict()
+        elif action is Action.EVACUATE:
+            self.evacuate()
+        elif self._evacuation is not None:
+            self._evacuation.stopping = True
+
+    def _tell_verdict(self) -> None:
+        severities = {
+            Verdict.HEALTHY: Severity.INFO,
+            Verdict.SUSPECT: Severity.WARNING,
+            Verdict.FAILING: Severity.CRITICAL,
+        }
+        signals = tuple(
+            SignalValue(signal=state.rule.signal, device=state.device.name, value=state.value, rule=state.rule.id)
+            for state in self.assessment.fired
+        )
+        self.deliverer.send(
+            Event(
+                host=self.host,
+                severity=severities[self.assessment.verdict],
+                kind=Kind.VERDICT,
+                text=f"{self.host} is {self.sentence}",
+                signals=signals,
+            )
+        )
+
+    def _tell_blindness(self) -> None:
+        """Alert once when something becomes unreadable that could be read before."""
+        blind = frozenset(f"{item.device.name}: {item.signal}: {item.reason}" for item in self.assessment.blind)
+        new = sorted(blind - self._blind)
+        if new and self._blind:
+            text = f"{self.host} cannot read: {'; '.join(new)}"
+            self.deliverer.send(Event(host=self.host, severity=Severity.WARNING, kind=Kind.BLIND, text=text))
+        self._blind = blind
+
+    def _join_cluster(self) -> None:
+        """Open the doors to peers as soon as this host belongs to a cluster."""
+        if self.engine is not None or not self.members.joined:
+            return
+        self.host = self.members.host
+        engine = Engine(
+            host=self.host,
+            settings=self.settings.migrator,
+            state=self.places.state,
+            runtime=self.places.runtime,
+            peers=self.members,
+            health=lambda: (self.assessment.verdict, self.flags.flags.cordoned),
+        )
+        self._peering = Peering(engine, self.members, self.settings.listen.address)
+        self._peering.start()
+        self.engine = engine
+        self._recover(engine)
+
+    def _recover(self, engine: Engine) -> None:
+        try:
+            outcomes = engine.recover()
+        except LifeboatError as error:
+            self.deliverer.send(
+                Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.CALL_A_HUMAN, text=str(error))
+            )
+            return
+        for outcome in outcomes:
+            self.deliverer.send(migration_event(self.host, outcome))
+
+
+def is_root() -> bool:
+    """Say whether we may do what the daemon does."""
+    return os.geteuid() == 0

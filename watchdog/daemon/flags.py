@@ -1,0 +1,51 @@
+"""What must survive a restart besides readings and journal: the admin's words and the host's state."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from migrator.model import Value
+from migrator.peers.authority import write_secret
+from watchdog.state import HostState
+
+
+class Flags(Value):
+    """One file, `flags.json`."""
+
+    cordoned: bool = False
+    paused: bool = False
+    state: HostState = HostState.HEALTHY
+
+
+class FlagFile:
+    """The flags on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._flags = self._read()
+
+    @property
+    def flags(self) -> Flags:
+        """Return the flags of now."""
+        return self._flags
+
+    def change(self, **values: Any) -> Flags:
+        """Change some flags; on return they are on disk."""
+        with self._lock:
+            self._flags = self._flags.model_copy(update=values)
+            write_secret(self._path, self._flags.model_dump_json().encode())
+            return self._flags
+
+    def _read(self) -> Flags:
+        try:
+            found = Flags.model_validate_json(self._path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return Flags()
+        # An evacuation that a restart cut short is begun again for what is still here.
+        again = HostState.FAILING if found.state is HostState.EVACUATING else found.state
+        return found.model_copy(update={"state": again})

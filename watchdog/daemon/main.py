@@ -1,0 +1,74 @@
+"""`lifeboatd`: the entry point."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import watchdog
+from migrator.errors import LifeboatError, PrerequisiteError
+from watchdog.admin import AdminServer
+from watchdog.daemon.daemon import Daemon, is_root
+from watchdog.daemon.heartbeat import notify
+from watchdog.settings import ADMIN_SOCKET, SETTINGS, load_settings
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of lifeboatd's few options."""
+    parser = argparse.ArgumentParser(
+        prog="lifeboatd",
+        description="Watch this host's hardware and evacuate its containers before the host fails.",
+        epilog="Exit status: 0 stopped, 2 bad settings or policies, 3 a prerequisite is missing.",
+    )
+    parser.add_argument("--settings", type=Path, default=SETTINGS, metavar="FILE", help="settings to use")
+    parser.add_argument("--check", action="store_true", help="read settings and policies, and stop")
+    return parser
+
+
+def main() -> int:
+    """Run the daemon until it is told to stop; return the exit status."""
+    arguments = build_parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("apscheduler", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        _check_package()
+        daemon = Daemon(load_settings(arguments.settings))
+        return 0 if arguments.check else _serve(daemon)
+    except LifeboatError as error:
+        sys.stderr.write(f"lifeboatd: {error}\n")
+        return error.exit_status
+
+
+def _serve(daemon: Daemon) -> int:
+    if not is_root():
+        raise PrerequisiteError("lifeboatd must run as root", code="not-root", hint="systemctl start lifeboatd")
+    signal.signal(signal.SIGTERM, lambda *_: daemon.stopping.set())
+    signal.signal(signal.SIGINT, lambda *_: daemon.stopping.set())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reloading.set())
+    admin = AdminServer(daemon, ADMIN_SOCKET)
+    daemon.start()
+    admin.start()
+    notify(READY="1", STATUS="watching")
+    daemon.run()
+    notify(STOPPING="1")
+    admin.stop()
+    daemon.stop()
+    return 0
+
+
+def _check_package() -> None:
+    """PyPI has an unrelated package that imports as `watchdog`: refuse to run on a mixture of both."""
+    if not hasattr(watchdog, "LIFEBOAT"):
+        raise PrerequisiteError(
+            f"the package watchdog at {watchdog.__file__} is not lifeboat's",
+            code="foreign-package",
+            hint="install lifeboatd into a virtual environment of its own",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
