@@ -37,5 +37,5 @@ def clean_host(host: Host) -> None:
     signals.remove_all_drives(host)
     for directory in STATE_OF_LIFEBOAT:
         host.run(["find", directory, "-mindepth", "1", "-delete"], timeout_s=TIMEOUT_S, check=False)
-    host.run(["rm", "-f", "/etc/lifeboat/lifeboat.toml", "/etc/lifeboat/peers.toml"], timeout_s=TIMEOUT_S)
+    host.run(["rm", "-f", "/etc/lifeboat/lifeboat.toml", "/etc/lifeboat/peers.json"], timeout_s=TIMEOUT_S)
     host.run(["systemctl", "reset-failed"], timeout_s=TIMEOUT_S)

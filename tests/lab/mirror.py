@@ -7,13 +7,12 @@ from pathlib import Path
 from migrator import command
 from migrator.errors import PrerequisiteError
 
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 """Its names in Debian 12 and 13, in /usr/share/keyrings."""
 
 
 def mirror() -> str:
-    """Return the address of the Debian mirror in the machine's apt settings, else Debian's own."""
+    """Return the address of the Debian mirror in the machine's apt settings; raises when there is none."""
     listed = command.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)|$(RELEASE)"], timeout_s=60, check=False
     )
@@ -22,7 +21,11 @@ def mirror() -> str:
         address, _, release = rest.partition("|")
         if origin == "Debian" and not release.endswith("-security"):
             return address.rstrip("/")
-    return DEFAULT_MIRROR
+    raise PrerequisiteError(
+        "apt on this machine knows no Debian mirror",
+        code="lab-no-mirror",
+        hint="add Debian's archive to /etc/apt/sources.list.d",
+    )
 
 
 def keyring() -> Path:
