@@ -33,12 +33,7 @@ def status(arguments: argparse.Namespace) -> int:
 def signals(arguments: argparse.Namespace) -> int:
     """List what the host tells about itself."""
     if arguments.catalog:
-        rows = [(item.name, item.kind, item.unit, item.description) for item in CATALOG.values()]
-        if arguments.json:
-            show.as_json([dict(zip(("signal", "kind", "unit", "description"), row, strict=True)) for row in rows])
-        else:
-            show.table(("SIGNAL", "KIND", "UNIT", "MEANING"), rows)
-        return 0
+        return _catalog(as_json=arguments.json)
     found = ask("GET", "/v1/signals")
     if arguments.json:
         show.as_json(found)
@@ -48,6 +43,15 @@ def signals(arguments: argparse.Namespace) -> int:
         for item in sorted(found, key=lambda item: (item["identity"], item["signal"]))
     ]
     show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "WHY NOT"), rows)
+    return 0
+
+
+def _catalog(*, as_json: bool) -> int:
+    known = [(item.name, str(item.kind), item.unit, item.description) for item in CATALOG.values()]
+    if as_json:
+        show.as_json([dict(zip(("signal", "kind", "unit", "description"), row, strict=True)) for row in known])
+    else:
+        show.table(("SIGNAL", "KIND", "UNIT", "MEANING"), known)
     return 0
 
 

@@ -87,7 +87,7 @@ class Daemon:
                 self.reload()
             try:
                 self.tick()
-            except Exception:  # the tick: one bad cycle must not end the watch
+            except Exception:  # noqa: BLE001  the tick: one bad cycle must not end the watch
                 _log.exception("the tick failed")
             notify(WATCHDOG="1", STATUS=self.sentence)
 
