@@ -1,4 +1,4 @@
-"""What is kept of a migration that failed: the logs of CRIU, runc, podman and our own programs."""
+"""What is kept of a migration: the logs of CRIU, runc, podman and our own programs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ PATTERNS = ("*.log", "*.out", "lazy/*.log")
 
 def keep(directory: Path, state: Path, migration: str) -> Path:
     """Copy the logs of a migration's directory to the state directory; return where they lie."""
-    kept = state / "failures" / migration
+    kept = state / "logs" / migration
     kept.mkdir(parents=True, exist_ok=True, mode=0o700)
     for pattern in PATTERNS:
         for log in directory.glob(pattern):
             shutil.copy2(log, kept / log.name)
-    _forget_oldest(state / "failures")
+    _forget_oldest(state / "logs")
     return kept
 
 
-def _forget_oldest(failures: Path) -> None:
-    by_age = sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)
+def _forget_oldest(logs: Path) -> None:
+    by_age = sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)
     for path in by_age[:-KEPT_MIGRATIONS]:
         shutil.rmtree(path, ignore_errors=True)

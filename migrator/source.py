@@ -291,7 +291,6 @@ class SourceMigration:
             self._podman.wait(PODMAN_END_WAIT_S)
         podman.remove_container(self._container.id)
         self._target.call("POST", f"/v1/migrations/{self._id}/complete", None, Report, timeout_s=REQUEST_WAIT_S)
-        self._clear()
 
     def _withdraw(self) -> None:
         """Undo: the target forgets this migration."""
@@ -324,9 +323,8 @@ class SourceMigration:
         return self._shim.listen(timeout_s=self._shared.settings.freeze_limit_s)
 
     def _ended(self, phase: Phase, error: LifeboatError | None) -> MigrationOutcome:
-        if phase is not Phase.DONE:
-            evidence.keep(self._directory, self._shared.state, self._id)
-        if phase is Phase.ABORTED:
+        evidence.keep(self._directory, self._shared.state, self._id)
+        if phase is not Phase.LOST:
             self._clear()
         freeze_ms = (self._opened_at - self._frozen_at) * 1000 if self._opened_at else None
         return self._timeline.end(

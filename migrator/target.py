@@ -67,6 +67,7 @@ class Reception:
         self._images: Path | None = None
         self._pid = 0
         self._created_volumes: list[str] = []
+        self._layer_changed = False
         self._opened_at: float | None = None
         self._standing = Standing.RESERVED
         self._reason = ""
@@ -135,6 +136,7 @@ class Reception:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
         if tree == LAYER:
             if self._root is not None:
+                self._layer_changed = True
                 return overlay.find(self._root).upper
             self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
             return self._staging
@@ -185,6 +187,9 @@ class Reception:
             copy = ["rsync", "-aHAXS", "--numeric-ids", "--delete", f"{self._staging}/", f"{upper}/"]
             run(copy, timeout_s=self._hall.settings.park_limit_s)
             shutil.rmtree(self._staging)
+            if self._shim is not None:
+                self._shim.ask({"do": "refresh"}, timeout_s=CONTROL_WAIT_S)
+        self._layer_changed = False
 
     def restore(self, images: bytes | None) -> int:
         """Bring the tree up behind the gate; it stands still. Return its first pid on this host.
@@ -202,7 +207,8 @@ class Reception:
             if self.proposal.method is Method.LAZY:
                 self._ask_sink({"do": "images", "images": str(self._images)})
             networks = [network.model_dump(mode="json") for network in self.proposal.container.networks]
-            answer = self._shim.ask({"do": "restore", "networks": networks}, timeout_s=RESTORE_WAIT_S)
+            order = {"do": "restore", "networks": networks, "layer_changed": self._layer_changed}
+            answer = self._shim.ask(order, timeout_s=RESTORE_WAIT_S)
             self._pid = int(answer["pid"])
             if self._sink is not None and (progress := self._ask_sink({"do": "progress"}))["reason"]:
                 raise ExecutionError(str(progress["reason"]), code="sink-failed")
@@ -296,6 +302,7 @@ class Reception:
             if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
                 raise ExecutionError("podman does not finish the restore", code="podman-stuck")
             report = self.report()
+            evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.DONE, "complete")
             self._finish(Phase.DONE, drained_bytes=report.drained_bytes, drain_s=report.drain_s)

@@ -21,14 +21,19 @@ PAGE_SERVER_PORT = 27
 class Dump:
     """CRIU's dump through runc; lazy dumps stay alive, serving pages, until they are ended."""
 
-    def __init__(self, runc: str, arguments: Sequence[str], method: Method, log: Path) -> None:
-        """`arguments` are what podman gave its runtime: `checkpoint --image-path P --work-path W ... ID`."""
+    def __init__(self, runc: str, arguments: Sequence[str], method: Method, directory: Path) -> None:
+        """`arguments` are what podman gave its runtime: `checkpoint --image-path P --work-path W ... ID`.
+
+        CRIU's log goes to `directory`; podman would delete it.
+        """
         self._runc = runc
         self._arguments = list(arguments)
         self._lazy = method is Method.LAZY
-        self._log = log
+        self._directory = directory
         self.images = Path(self._arguments[self._arguments.index("--image-path") + 1])
-        self.work = Path(self._arguments[self._arguments.index("--work-path") + 1])
+        work = self._arguments.index("--work-path") + 1
+        self.bundle = Path(self._arguments[work])
+        self._arguments[work] = str(directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._status_read = -1
 
@@ -41,7 +46,7 @@ class Dump:
             server = f"127.0.0.1:{PAGE_SERVER_PORT}"
             options = ["--lazy-pages", "--page-server", server, "--status-fd", str(status_write)]
         argv = [self._runc, *self._arguments[:-1], *options, self._arguments[-1]]
-        with self._log.open("wb") as log:
+        with (self._directory / "runc.log").open("wb") as log:
             passed = (status_write,) if self._lazy else ()
             self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)
         if self._lazy:
@@ -86,5 +91,5 @@ class Dump:
         return self._process is not None and self._process.poll() is None
 
     def _failure(self, sentence: str) -> ExecutionError:
-        reason = first_error(self.work / "dump.log") or first_error(self._log)
+        reason = first_error(self._directory / "dump.log") or first_error(self._directory / "runc.log")
         return ExecutionError(f"{sentence}: {reason or 'no reason given'}", code="dump-failed")

@@ -37,7 +37,7 @@ class SourceShim:
 
     def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
         self._order = order
-        self._dump = Dump(order.runc, arguments, order.method, directory / "runc.log")
+        self._dump = Dump(order.runc, arguments, order.method, directory)
         pid = first_pid(order.runc, order.container)
         self._cgroup = Cgroup.of_process(pid)
         self._namespace = Path(f"/proc/{pid}/ns/net")
@@ -98,7 +98,7 @@ class SourceShim:
         return {
             "event": "state",
             "images": str(self._dump.images),
-            "bundle": str(self._dump.work),
+            "bundle": str(self._dump.bundle),
             "frozen": self._frozen_at is not None,
             "pages_lost": bool(self._pages and self._pages.lost),
             "sent_bytes": self._pages.sent_bytes if self._pages else 0,
@@ -114,7 +114,9 @@ class SourceShim:
             if self._order.method is not Method.LAZY:
                 gate.shut(self._namespace)  # CRIU unlocks the network at the end of a full dump
             self._dump.start()
+            _log.info("frozen, dump started")
             self._dump.wait_until_ready(self._order.freeze_limit_s)
+            _log.info("dump ready")
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
                 self._pages.start(PAGE_SERVER_PORT)
@@ -123,6 +125,7 @@ class SourceShim:
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
             raise
+        _log.info("silent, pages served")
         return {"event": "ready", "images": str(self._dump.images)}
 
     def _abort(self) -> Message:

@@ -1,6 +1,6 @@
 """The target's shim: a restore parked one step before `runc restore`.
 
-Commands (JSON lines on `shim.sock`): `state`, `restore`, `open`, `abort`. podman has created storage,
+Commands (JSON lines on `shim.sock`): `state`, `refresh`, `restore`, `open`, `abort`. podman has created storage,
 network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without a daemon
 for too long it gives up before the restore; after the restore it waits for a word, for the container may
 be committed.
@@ -64,6 +64,7 @@ class TargetShim:
             "restore": self._restore,
             "open": self._open,
             "abort": self._abort,
+            "refresh": self._refresh,
         }
         while self._status is None:
             message = self._control.wait(0.2)
@@ -92,9 +93,16 @@ class TargetShim:
             "pid": self._pid,
         }
 
+    def _refresh(self, _: Message) -> Message:
+        """Let the container's root show what was put into its writable layer."""
+        refresh(self._root)
+        return {"event": "refreshed"}
+
     def _restore(self, message: Message) -> Message:
         """Run the restore; the tree comes up behind the gate and stands still."""
-        refresh(self._root)
+        _log.info("restoring")
+        if message.get("layer_changed", True):
+            refresh(self._root)
         self._announcer = self._prepare_announcement(message)
         argv = [self._order.runc, *self._arguments[:-1]]
         if self._order.method is Method.LAZY:
@@ -109,6 +117,7 @@ class TargetShim:
             kill_group(process)
             self._remove_remains()
             raise ExecutionError(f"CRIU cannot restore this container: {self._reason()}", code="restore-failed")
+        _log.info("runc is done")
         self._pid = int(self._pid_file.read_text())
         self._tree = Cgroup.of_process(self._pid)
         if self._order.method is not Method.LAZY:

@@ -231,3 +231,10 @@ def test_the_workload_can_be_told_to_stop(lab: Lab) -> None:
     start_workload(lab, alpha)
     ask(lab, ADDRESS, "stop")
     assert eventually(lambda: "Exited (0)" in alpha.run(["podman", "ps", "-a"]).output)
+
+
+def test_a_cluster_runs_lifeboatd_on_each_host(cluster: Lab) -> None:
+    for host, other in (("alpha", "beta"), ("beta", "alpha")):
+        status = json.loads(cluster.host(host).run(["lifeboat", "status", "--json"]).output)
+        assert status["host"] == host
+        assert [peer["name"] for peer in status["peers"]] == [other]
