@@ -205,24 +205,28 @@ class SourceMigration:
         self._timeline.tell("parked on both sides")
 
     def _freeze_and_restore(self) -> None:
-        """From the last instruction on the source to a silent tree on the target."""
-        self._timeline.tell("freezing")
+        """From the last instruction on the source to a silent tree on the target.
+
+        Nothing waits here that need not: files, images and the journal go side by side.
+        """
+        self._timeline.enter(Phase.FREEZE)
         with ThreadPoolExecutor(max_workers=4) as workers:
             self._frozen_at = float(self._ask({"do": "freeze"})["at"])
-            self._timeline.enter(Phase.FREEZE, at=self._frozen_at)
+            self._timeline.began(self._frozen_at)
             copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
             images = Path(self._listen()["images"])
+            journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
             if self._method is Method.LAZY:
                 body = image.pack(images)
-                _finish(copies)
-                self._timeline.enter(Phase.RESTORE, f"{len(body)} bytes of images")
             else:
                 body = b""
                 image.send_process_images(images, self._destination, self._shared.settings.copy_limit_s)
-                _finish(copies)
-                self._timeline.enter(Phase.RESTORE)
-        path = f"/v1/migrations/{self._id}/restore"
-        self._target.call("POST", path, body, Report, timeout_s=REQUEST_WAIT_S)
+            _finish(copies)
+            path = f"/v1/migrations/{self._id}/restore"
+            self._target.call("POST", path, body, Report, timeout_s=REQUEST_WAIT_S)
+            journalled.result()
+        if self._listen()["event"] != "silent":
+            raise ExecutionError("the source is not silent", code="not-silent")
 
     def _copy_last(self, tree: Tree) -> bool:
         limit_s = self._shared.settings.freeze_limit_s
@@ -238,13 +242,14 @@ class SourceMigration:
 
     def _hand_over(self) -> None:
         """Tell the target that it may open its gate, until it says that it has."""
-        self._timeline.enter(Phase.COMMIT)
+        began_at = time.time()
         path = f"/v1/migrations/{self._id}/commit"
         deadline = time.monotonic() + self._shared.settings.reconnect_limit_s
         while self._opened_at is None:
             try:
                 self._target.call("POST", path, None, Opened, timeout_s=CONTROL_WAIT_S)
                 self._opened_at = time.time()
+                self._timeline.enter(Phase.COMMIT, at=began_at)
             except PeerError as error:
                 if time.monotonic() > deadline or not error.temporary:
                     raise ExecutionError(

@@ -66,6 +66,7 @@ class Reception:
         self._bundle: Path | None = None
         self._images: Path | None = None
         self._pid = 0
+        self._restored_in_ms = 0.0
         self._created_volumes: list[str] = []
         self._layer_changed = False
         self._opened_at: float | None = None
@@ -213,7 +214,7 @@ class Reception:
             if self._sink is not None and (progress := self._ask_sink({"do": "progress"}))["reason"]:
                 raise ExecutionError(str(progress["reason"]), code="sink-failed")
             self._standing = Standing.RESTORED
-            self._write(Phase.RESTORE, f"restored in {(time.time() - began_at) * 1000:.0f} ms, silent")
+            self._restored_in_ms = (time.time() - began_at) * 1000
             return self._pid
 
     @property
@@ -239,6 +240,7 @@ class Reception:
                 self._standing = Standing.DRAINING
             else:
                 self._standing = Standing.DRAINED
+            self._write(Phase.RESTORE, f"restored in {self._restored_in_ms:.0f} ms, silent")
             self._write(Phase.COMMIT, "the gate is open, the address announced")
             return Opened(migration=self._id, at=self._opened_at)
 

@@ -31,6 +31,13 @@ class Timeline:
         self.phase, self._began_at = phase, moment
         self._write(moment, phase, message)
 
+    def began(self, at: float) -> None:
+        """Correct when the current phase really began (Unix seconds); the one before lasted until then."""
+        if self._times:
+            last = self._times[-1]
+            self._times[-1] = last.model_copy(update={"duration_s": at - last.began_at})
+        self._began_at = at
+
     def tell(self, message: str) -> None:
         """Record something worth knowing within the current phase."""
         self._write(time.time(), self.phase or Phase.PREPARE, message)

@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,8 @@ class Dump:
         self._status_read = -1
 
     def start(self) -> None:
-        """Begin; the container must be frozen, so that CRIU leaves it frozen when it fails."""
+        """Begin. A full dump needs a frozen container: CRIU then leaves it frozen at its end (criu/seize.c)."""
+        (self._directory / "dump.log").unlink(missing_ok=True)
         shutil.rmtree(self.images, ignore_errors=True)
         options, status_write = ["--leave-running"], -1
         if self._lazy:
@@ -51,6 +53,17 @@ class Dump:
             self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)
         if self._lazy:
             os.close(status_write)
+
+    def wait_until_begun(self, timeout_s: float) -> None:
+        """Return when CRIU begins, which it shows by opening its log; before that runc asks it for features.
+
+        Raises `ExecutionError` when runc ends before, or CRIU does not begin within `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (self._directory / "dump.log").exists():
+            if not self.running or time.monotonic() > deadline:
+                raise self._failure("CRIU does not begin to dump this container")
+            time.sleep(0.001)
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Return when all images but the memory (lazy), or all of them (full), are written.

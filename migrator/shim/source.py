@@ -105,28 +105,41 @@ class SourceShim:
         }
 
     def _freeze(self) -> Message:
-        """Freeze the tree (says `frozen`), dump it, and answer `ready`; on any failure give it back."""
+        """Freeze and dump the tree; says `frozen`, then `ready`, and answers `silent`.
+
+        On any failure the container is given back.
+        """
         self._frozen_at = time.monotonic()
-        began_at = time.time()
         try:
-            self._cgroup.freeze(FREEZE_WAIT_S)
-            self._control.say({"event": "frozen", "at": began_at})
-            if self._order.method is not Method.LAZY:
-                gate.shut(self._namespace)  # CRIU unlocks the network at the end of a full dump
-            self._dump.start()
-            _log.info("frozen, dump started")
+            if self._order.method is Method.LAZY:
+                self._freeze_late()
+            else:
+                self._freeze_early()
             self._dump.wait_until_ready(self._order.freeze_limit_s)
-            _log.info("dump ready")
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
                 self._pages.start(PAGE_SERVER_PORT)
-            gate.shut(self._namespace)
+            self._control.say({"event": "ready", "images": str(self._dump.images)})
+            gate.shut(self._namespace)  # CRIU's own lock stops IP, but the frozen source still answers ARP
         except LifeboatError:
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
             raise
-        _log.info("silent, pages served")
-        return {"event": "ready", "images": str(self._dump.images)}
+        return {"event": "silent"}
+
+    def _freeze_late(self) -> None:
+        """Start the dump first: a tenth of a second goes by before CRIU begins, and the container may run."""
+        self._dump.start()
+        self._dump.wait_until_begun(FREEZE_WAIT_S)
+        self._control.say({"event": "frozen", "at": time.time()})
+        self._cgroup.freeze(FREEZE_WAIT_S)
+
+    def _freeze_early(self) -> None:
+        """Freeze and silence before a full dump, at whose end CRIU unlocks the network and lets go."""
+        self._control.say({"event": "frozen", "at": time.time()})
+        self._cgroup.freeze(FREEZE_WAIT_S)
+        gate.shut(self._namespace)
+        self._dump.start()
 
     def _abort(self) -> Message:
         if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:
