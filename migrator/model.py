@@ -28,6 +28,13 @@ class Method(StrEnum):
     COLD = "cold"  # stop, sync files, start afresh: memory and connections are lost
 
 
+class Pager(StrEnum):
+    """Who moves the memory of a lazy migration."""
+
+    LIFEBOAT = "lifeboat"  # our own page source and sink
+    CRIU = "criu"  # CRIU's page server and lazy-pages daemon
+
+
 class NetworkAttachment(Value):
     """One network of a container and the address it has there."""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from migrator.model import ContainerFacts, Method, Value
+from migrator.model import ContainerFacts, Method, Pager, Value
 
 
 class Proposal(Value):
@@ -27,6 +27,7 @@ class Proposal(Value):
     container: ContainerFacts
     method: Method
     copy_image: bool
+    pager: Pager = Pager.LIFEBOAT
 
 
 class Accepted(Value):

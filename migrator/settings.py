@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from migrator.model import Method, Value
+from migrator.model import Method, Pager, Value
 
 PODMAN_CREATE_LIMIT_S = 240
 """Podman gives its monitor this long to report a started container (`ContainerCreateTimeout`,
@@ -17,6 +17,7 @@ class MigratorSettings(Value):
     method: Method = Field(
         default=Method.LAZY, description="the rung to start from; a container that cannot take it goes lower"
     )
+    pager: Pager = Field(default=Pager.LIFEBOAT, description="who moves memory: lifeboat, or criu's own programs")
     copy_images: bool = Field(
         default=True, description="send an image the target lacks; false refuses such a target instead"
     )

@@ -137,6 +137,7 @@ class SourceMigration:
             container=self._container,
             method=self._method,
             copy_image=self._shared.settings.copy_images,
+            pager=self._shared.settings.pager,
         )
         self._undo.callback(self._withdraw)
         accepted = self._target.call("POST", "/v1/migrations", proposal, Accepted, timeout_s=REQUEST_WAIT_S)
@@ -182,6 +183,8 @@ class SourceMigration:
             park_limit_s=settings.park_limit_s,
             pki=str(self._shared.directory / "pki"),
             pager=pager,
+            pager_kind=settings.pager,
+            reconnect_limit_s=settings.reconnect_limit_s,
         )
         configuration = shim_order.write_order(self._directory, order)
         status = podman.network_status(self._container)

@@ -113,9 +113,11 @@ class Reception:
             pki=str(self._hall.pki),
             ports=self._hall.settings.pager_ports,
             criu=criu,
+            pager=self.proposal.pager,
+            reconnect_limit_s=self._hall.settings.reconnect_limit_s,
         )
         (self.directory / sink.ORDER).write_text(order.model_dump_json())
-        Scope.start_module(f"lifeboat-sink-{self._id}", sink.__name__, self.directory)
+        Scope.start_module(f"lifeboat-sink-{self._id}", "migrator.pager", self.directory)
         return int(self._ask_sink({"do": "progress"})["port"])
 
     def _prepare_volumes(self) -> None:

@@ -1,9 +1,10 @@
 """The pager: the pair of programs that moves memory pages, the page source and the page sink.
 
-This first pager is CRIU's own: its page server on the source, its lazy-pages daemon on the target, joined
-by a mutually authenticated TLS link between our two programs, which guard what CRIU does not:
+Ours is the default: the source reads the frozen tree's memory, the sink fills it in by userfaultfd, faults
+first. CRIU's page server and lazy-pages daemon can be chosen instead (`pager = "criu"`). Both run over TLS
+links of the cluster, and both are guarded against what CRIU's programs are not:
 
 - a page server that sees a clean end kills the source tree, so only the sink's word ends it;
-- a lazy-pages daemon that dies closes its userfaultfds, and missing pages would read as zeros, so the
-  sink keeps its own copies of them open until the memory is complete or the tree is dead.
+- closed userfaultfds turn missing pages into zeros, so the sink keeps them open until the memory is complete
+  or the tree is dead.
 """

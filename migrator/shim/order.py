@@ -10,7 +10,7 @@ from pathlib import Path
 
 from migrator.errors import PrerequisiteError
 from migrator.journal import Side
-from migrator.model import Method, Value
+from migrator.model import Method, Pager, Value
 from migrator.network.gate import SHUT
 
 ORDER = "order.json"
@@ -45,6 +45,8 @@ class Order(Value):
     park_limit_s: float
     pki: str
     pager: PagerAddress | None = None
+    pager_kind: Pager = Pager.LIFEBOAT
+    reconnect_limit_s: float = 60
 
 
 def write_order(directory: Path, order: Order) -> Path:

@@ -16,14 +16,15 @@ from pathlib import Path
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Decision, Journal
-from migrator.model import Method
+from migrator.model import Method, Pager
 from migrator.network import gate, repair
 from migrator.network.namespace import enter_private_network
-from migrator.pager.page_server import PageServerSession
+from migrator.pager.criu_source import PageServerSession
+from migrator.pager.source import PageSource
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.runc import first_pid
 from migrator.shim.dump import PAGE_SERVER_PORT, Dump
-from migrator.shim.order import CONTROL, Order
+from migrator.shim.order import CONTROL, Order, PagerAddress
 
 FREEZE_WAIT_S = 2.0  # how long the kernel may take to stop all threads
 RELEASE_WAIT_S = 30.0  # how long CRIU may take to kill and reap the tree
@@ -43,7 +44,7 @@ class SourceShim:
         self._namespace = Path(f"/proc/{pid}/ns/net")
         self._journal = Journal(Path(order.journal))
         self._control = ControlServer(directory / CONTROL)
-        self._pages: PageServerSession | None = None
+        self._pages: PageSource | PageServerSession | None = None
         self._parked_at = time.monotonic()
         self._frozen_at: float | None = None
         self._status: int | None = None
@@ -90,9 +91,15 @@ class SourceShim:
     def _call(self) -> Message:
         """Call the page sink, then leave the host's network for one in which only CRIU's page server is."""
         if self._order.pager is not None and self._pages is None:
-            self._pages = PageServerSession(self._order.pager, Path(self._order.pki), self._order.migration)
+            self._pages = self._call_sink(self._order.pager)
             enter_private_network()
         return {"event": "called"}
+
+    def _call_sink(self, address: PagerAddress) -> PageSource | PageServerSession:
+        pki, migration = Path(self._order.pki), self._order.migration
+        if self._order.pager_kind is Pager.CRIU:
+            return PageServerSession(address, pki, migration)
+        return PageSource(address, pki, migration, self._order.reconnect_limit_s)
 
     def _state(self) -> Message:
         return {
@@ -118,7 +125,7 @@ class SourceShim:
             self._dump.wait_until_ready(self._order.freeze_limit_s)
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
-                self._pages.start(PAGE_SERVER_PORT)
+                self._pages.start(PAGE_SERVER_PORT, self._cgroup.pids())
             self._control.say({"event": "ready", "images": str(self._dump.images)})
             gate.shut(self._namespace)  # CRIU's own lock stops IP, but the frozen source still answers ARP
         except LifeboatError:

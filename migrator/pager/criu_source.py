@@ -1,8 +1,8 @@
-"""The page source: joins CRIU's page server to the TLS link, and alone decides how it ends.
+"""What holds the frozen tree: CRIU's page server, and how its only connection ends.
 
 From criu/page-xfer.c (`page_server_serve`): an unknown command makes the server fail, and then CRIU lets
-the tree go; the end of the stream counts as success, and then CRIU kills the tree. So this end of the
-link never passes the sink's hanging up on to CRIU.
+the tree go; the end of the stream counts as success, and then CRIU kills the tree. So the sink's hanging
+up never reaches CRIU, and `CriuHold` ends the connection only on the word of the shim.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.errors import ExecutionError
+from migrator.pager.greeting import CRIU, greet
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.peers.tls import call
 from migrator.shim.order import PagerAddress
@@ -23,37 +24,23 @@ from migrator.shim.order import PagerAddress
 NO_SUCH_COMMAND = struct.pack("<I", 0xFFFF) + b"\0" * 60
 """Longer than any `struct page_server_iov` (24 bytes up to CRIU 4.1, 32 from 4.2), so it is read whole."""
 
-GREETING_BYTES = 64  # the migration's id, padded with spaces
-
 _log = logging.getLogger("shim")
 
 
-class PageServerSession:
-    """One drain, seen from the source."""
+class CriuHold:
+    """The one connection to CRIU's page server."""
 
-    def __init__(self, address: PagerAddress, pki: Path, migration: str) -> None:
-        """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
-        self._link = call(address.host, address.address, address.port, pki)
-        self._link.sendall(migration.encode().ljust(GREETING_BYTES))
+    def __init__(self) -> None:
         self._server: socket.socket | None = None
-        self._relay: Relay | None = None
-        self.lost = False
 
-    @property
-    def sent_bytes(self) -> int:
-        """Return how much has gone to the sink."""
-        return self._relay.sent_bytes if self._relay else 0
-
-    def start(self, port: int) -> None:
-        """Connect to CRIU's page server on the loopback of the calling thread's namespace, and relay."""
+    def take(self, port: int) -> socket.socket:
+        """Connect to the page server on the loopback of the calling thread's network namespace."""
         try:
             self._server = socket.create_connection(("127.0.0.1", port), timeout=5)
         except OSError as error:
             raise ExecutionError(f"CRIU's page server does not answer: {error}", code="no-page-server") from error
         self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A second descriptor keeps the connection to CRIU open when the relay ends on its own.
-        self._relay = Relay(self._link, socket.socket(fileno=os.dup(self._server.fileno())))
-        threading.Thread(target=self._carry, daemon=True).start()
+        return self._server
 
     def finish(self) -> None:
         """End CRIU's dump well: it kills the tree. Only after the sink said that it has everything."""
@@ -71,6 +58,38 @@ class PageServerSession:
             self._server.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             _log.info("the page server is gone already: %s", error)
+
+
+class PageServerSession:
+    """One drain by CRIU's own page server, seen from the source."""
+
+    def __init__(self, address: PagerAddress, pki: Path, migration: str) -> None:
+        """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
+        self._link = call(address.host, address.address, address.port, pki)
+        greet(self._link, migration, CRIU)
+        self._hold = CriuHold()
+        self._relay: Relay | None = None
+        self.lost = False
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much has gone to the sink."""
+        return self._relay.sent_bytes if self._relay else 0
+
+    def start(self, port: int, _pids: tuple[int, ...]) -> None:
+        """Join the page server to the sink."""
+        server = self._hold.take(port)
+        # A second descriptor keeps the connection to CRIU open when the relay ends on its own.
+        self._relay = Relay(self._link, socket.socket(fileno=os.dup(server.fileno())))
+        threading.Thread(target=self._carry, daemon=True).start()
+
+    def finish(self) -> None:
+        """See `CriuHold.finish`."""
+        self._hold.finish()
+
+    def fail(self) -> None:
+        """See `CriuHold.fail`."""
+        self._hold.fail()
 
     def _carry(self) -> None:
         assert self._relay is not None  # noqa: S101  started by start()

@@ -1,0 +1,101 @@
+"""The pages of one address space that have not come yet. Pure: no descriptor, no clock.
+
+A range knows where its pages lie at the source, for the process may move them (`mremap`) before they are
+there.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """Missing memory: addresses here, and the address at the source of its first byte."""
+
+    start: int
+    end: int
+    origin: int
+
+    def part(self, start: int, end: int) -> Range:
+        """Return the part between two addresses of it."""
+        return Range(start, end, self.origin + start - self.start)
+
+
+class Pending:
+    """Disjoint ranges in order of address."""
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self._ranges = sorted(ranges, key=lambda item: item.start)
+
+    @classmethod
+    def of(cls, ranges: Iterable[tuple[int, int]]) -> Pending:
+        """Return what is missing of a space that was not moved yet."""
+        return cls(Range(start, end, start) for start, end in ranges)
+
+    @property
+    def bytes(self) -> int:
+        """Return how much is missing."""
+        return sum(item.end - item.start for item in self._ranges)
+
+    @property
+    def empty(self) -> bool:
+        """Say whether nothing is missing."""
+        return not self._ranges
+
+    def copy(self) -> Pending:
+        """Return the same for a child that was forked."""
+        return Pending(self._ranges)
+
+    def find(self, start: int, end: int) -> list[Range]:
+        """Return the missing parts within a range, clipped to it."""
+        found = []
+        for item in self._ranges[self._first(start) :]:
+            if item.start >= end:
+                break
+            found.append(item.part(max(start, item.start), min(end, item.end)))
+        return found
+
+    def next(self, after: int, limit: int) -> Range | None:
+        """Return the next missing part at or behind an address, going round, of at most `limit` bytes."""
+        if not self._ranges:
+            return None
+        index = self._first(after)
+        if index == len(self._ranges):
+            index, after = 0, 0
+        item = self._ranges[index]
+        start = max(item.start, after)
+        return item.part(start, min(item.end, start + limit))
+
+    def drop(self, start: int, end: int) -> None:
+        """Forget what lies in a range: it has come, or the process gave it away."""
+        first = self._first(start)
+        last = first
+        kept: list[Range] = []
+        while last < len(self._ranges) and self._ranges[last].start < end:
+            item = self._ranges[last]
+            if item.start < start:
+                kept.append(item.part(item.start, start))
+            if item.end > end:
+                kept.append(item.part(end, item.end))
+            last += 1
+        self._ranges[first:last] = kept
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Follow an `mremap`: what was missing there is missing here now."""
+        moved = self.find(source, source + length)
+        self.drop(source, source + length)
+        self.drop(target, target + length)
+        shift = target - source
+        for item in moved:
+            bisect.insort(
+                self._ranges,
+                Range(item.start + shift, item.end + shift, item.origin),
+                key=lambda known: known.start,
+            )
+
+    def _first(self, address: int) -> int:
+        """Return the index of the first range that ends behind an address."""
+        return bisect.bisect_right(self._ranges, address, key=lambda item: item.end)

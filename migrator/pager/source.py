@@ -1,0 +1,115 @@
+"""Our own page source: answers the sink from the memory of the frozen tree, straight from /proc/PID/mem.
+
+CRIU's dump stands by with its page server connected and idle: it holds the tree by ptrace, and how its
+connection ends decides what becomes of the tree (see `CriuHold`). Links that break are made anew, and the
+sink asks again for what it did not get.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import time
+from pathlib import Path
+
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.pager.criu_source import CriuHold
+from migrator.pager.greeting import BULK, FAULTS, REQUEST, greet, receive
+from migrator.peers.tls import BUFFER_BYTES, call
+from migrator.shim.order import PagerAddress
+
+RETRY_S = 0.5
+
+_log = logging.getLogger("shim")
+
+
+class PageSource:
+    """One drain, seen from the source."""
+
+    def __init__(self, address: PagerAddress, pki: Path, migration: str, reconnect_limit_s: float) -> None:
+        """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
+        self._address = address
+        self._pki = pki
+        self._migration = migration
+        self._limit_s = reconnect_limit_s
+        self._hold = CriuHold()
+        self._links = {purpose: self._call(purpose) for purpose in (FAULTS, BULK)}
+        self._sent = dict.fromkeys(self._links, 0)
+        self._memory: dict[int, int] = {}
+        self._ended = False
+        self.lost = False
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much has gone to the sink."""
+        return sum(self._sent.values())
+
+    def start(self, port: int, pids: tuple[int, ...]) -> None:
+        """Take hold of CRIU's page server and serve the memory of the frozen processes."""
+        self._hold.take(port)
+        for pid in pids:
+            self._memory[pid_in_images(pid)] = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        for purpose in self._links:
+            threading.Thread(target=self._serve, args=(purpose,), name=purpose, daemon=True).start()
+
+    def finish(self) -> None:
+        """The sink has everything: let CRIU kill the tree."""
+        self._ended = True
+        self._hold.finish()
+
+    def fail(self) -> None:
+        """The sink shall have nothing: let CRIU let go of the tree (into the frozen cgroup)."""
+        self._ended = True
+        self._hold.fail()
+
+    def _call(self, purpose: str) -> ssl.SSLSocket:
+        address = self._address
+        link = call(address.host, address.address, address.port, self._pki)
+        greet(link, self._migration, purpose)
+        return link
+
+    def _serve(self, purpose: str) -> None:
+        while not self._ended:
+            try:
+                self._answer(purpose)
+            except OSError as error:
+                if self._ended:
+                    return
+                _log.warning("the %s link broke: %s", purpose, error)
+                if not self._call_again(purpose):
+                    self.lost = True
+                    return
+
+    def _answer(self, purpose: str) -> None:
+        link, buffer = self._links[purpose], memoryview(bytearray(BUFFER_BYTES))
+        request = bytearray(REQUEST.size)
+        while True:
+            receive(link, request)
+            pid, length, address = REQUEST.unpack(request)
+            view = buffer[:length]
+            count = os.preadv(self._memory[pid], [view], address)
+            if count != length:
+                raise ExecutionError(f"only {count} of {length} bytes at {address:#x}", code="page-unreadable")
+            link.sendall(view)
+            self._sent[purpose] += length
+
+    def _call_again(self, purpose: str) -> bool:
+        deadline = time.monotonic() + self._limit_s
+        while time.monotonic() < deadline and not self._ended:
+            try:
+                self._links[purpose] = self._call(purpose)
+            except LifeboatError:
+                time.sleep(RETRY_S)
+            else:
+                return True
+        return False
+
+
+def pid_in_images(pid: int) -> int:
+    """Return the pid by which CRIU's images know a process: the one in its innermost namespace."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    raise ExecutionError(f"process {pid} has no NSpid", code="no-nspid")
