@@ -155,6 +155,7 @@ class Reception:
         with self._lock:
             if self._shim is not None:
                 return
+            podman.ensure_name(self.proposal.container.image_id, self.proposal.container.image)
             archive = self.directory / "import.tar"
             _write_archive(archive, request)
             order = shim_order.Order(

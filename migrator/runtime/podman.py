@@ -131,6 +131,12 @@ def has_image(image_id: str) -> bool:
     return run(["podman", "image", "exists", image_id], timeout_s=TIMEOUT_S, check=False).status == 0
 
 
+def ensure_name(image_id: str, name: str) -> None:
+    """Let an image that came by its id be found by the name its container was made from."""
+    if name and not has_image(name):
+        run(["podman", "tag", image_id, name], timeout_s=TIMEOUT_S)
+
+
 def has_container(name: str) -> bool:
     """Say whether a container of this name or id is known here, running or not."""
     return run(["podman", "container", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
