@@ -1,0 +1,1 @@
+"""Hosts that trust each other: certificates, membership, the API and the streams between them."""

@@ -100,8 +100,10 @@ def open_stream(directory: Path, peer: str, header: Header) -> ssl.SSLSocket:
     try:
         answer = _read_line(link)
     except OSError as error:
+        link.close()
         raise PeerError(f"{peer} does not answer on its stream port", code="peer-silent") from error
     if "error" in answer:
+        link.close()
         raise PeerError(f"{peer}: {answer['error']}", code=answer.get("code", "peer-failed"))
     link.settimeout(None)
     return link
@@ -127,7 +129,7 @@ def send_command_output(directory: Path, peer: str, header: Header, argv: Sequen
         except OSError as error:
             raise PeerError(f"the stream to {peer} broke: {error}", code="stream-lost", temporary=True) from error
         finally:
-            kill_group(process)
+            _end(process)
     if "error" in answer:
         raise PeerError(f"{peer}: {answer['error']}", code=str(answer.get("code", "peer-failed")))
 
@@ -135,7 +137,7 @@ def send_command_output(directory: Path, peer: str, header: Header, argv: Sequen
 def feed_command(link: ssl.SSLSocket, argv: Sequence[str], timeout_s: float) -> None:
     """Feed a stream to a program and tell the caller how that ended."""
     accept_stream(link)
-    process = spawn(argv, stdin=subprocess.PIPE)
+    process = spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         while data := link.recv(BUFFER_BYTES):
             if process.stdin is not None:
@@ -146,7 +148,7 @@ def feed_command(link: ssl.SSLSocket, argv: Sequence[str], timeout_s: float) -> 
         _, errors = process.communicate(timeout=timeout_s)
         answer = {"error": errors.decode("utf-8", "replace").strip()}
     finally:
-        kill_group(process)
+        _end(process)
     plain = link.unwrap()
     with plain:
         plain.sendall(json.dumps(answer).encode() + b"\n")
@@ -164,7 +166,7 @@ def join_command(link: ssl.SSLSocket, argv: Sequence[str]) -> None:
         ours.close()
         process.wait(30)
     finally:
-        kill_group(process)
+        _end(process)
 
 
 def connect_standard_streams(directory: Path, peer: str, header: Header) -> int:
@@ -179,6 +181,16 @@ def connect_standard_streams(directory: Path, peer: str, header: Header) -> int:
     with suppress(LinkLostError, PlainEndedError):
         Relay(link, standard_input, into=standard_output).run()
     return 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program that is still there, and give back what belongs to it."""
+    kill_group(process)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 def _stream_address(directory: Path, peer: str) -> tuple[str, int]:
