@@ -275,7 +275,8 @@ def test_a_relay_carries_both_ways_and_says_who_ended(cluster: tuple[Path, Path]
     program.close()
     relay.join(10)
     assert isinstance(ended[0], PlainEndedError)
-    link.close()
+    for end in (link, accepted[0], ours):
+        end.close()
 
 
 def test_pending_pages_follow_what_the_process_does() -> None:

@@ -96,7 +96,9 @@ def test_a_file_that_cannot_be_read_is_a_reading_without_a_value(tmp_path: Path,
     (tmp_path / PLACE / "hwmon1/temp1_input").write_text(content)
     readings = HwmonReader(30, tmp_path).read(1.0)
     assert values(readings)["k10temp temp1", "hwmon.temperature"] is None
-    assert [item.reason for item in readings if item.device.name == "k10temp temp1"] == ["temp1_input: not a number"]
+    assert [item.reason for item in readings if item.device.name == "k10temp temp1"] == [
+        "temp1_input: not a number"
+    ]
 
 
 def test_without_sensors_the_reader_is_blind(tmp_path: Path) -> None:

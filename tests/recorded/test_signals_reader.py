@@ -216,8 +216,9 @@ def test_a_disk_that_answers_too_late_is_unresponsive(host: Host) -> None:
 def test_a_disk_that_hangs_for_good_delays_the_others_once_and_is_not_asked_again(host: Host) -> None:
     hung, well = host.plug("sda", "ata-bridge-partial"), host.plug("sdb", "ata-hitachi-packed-187")
     release = host.answers[hung] = threading.Event()
-    reader = host.reader(smart_timeout_s=0.05)
-    reader._limit_s = 0.3  # SCAN_TIMEOUT_S belongs to the scan, which is not what hangs here
+    reader = SmartReader(
+        SignalSettings(), sysfs=host.directory / "sys", door=host.door, find=host.find, patience_s=0.3
+    )
     for now in (1.0, 2.0):
         readings = reader.read(now)
         assert of(readings, hung)["smart.unresponsive"] == 1.0
@@ -243,7 +244,7 @@ def test_two_paths_to_one_disk_are_one_disk(host: Host) -> None:
 
 def test_drives_behind_a_controller_come_from_the_settings(host: Host) -> None:
     controller = host.plug("bus0", "scsi-healthy")
-    host.find = list  # type: ignore[method-assign,assignment]  # the scan does not see them
+    host.find = list  # type: ignore[method-assign]  # the scan does not see them
     reader = host.reader(drives=(ExtraDrive(device=controller, type="megaraid,4"),))
     readings = reader.read(1.0)
     assert of(readings, f"{controller} megaraid,4")["smart.health_failed"] == 0.0

@@ -130,7 +130,9 @@ def test_the_cause_is_named() -> None:
 def test_a_signal_told_before_and_not_now_is_unreadable() -> None:
     recorded = answer("ata-no-status")
     device = device_of(recorded, "/dev/sda")
-    told = {item.signal: item.value for item in decode(recorded, device, 1.0, known=frozenset({"smart.spin_retries"}))}
+    told = {
+        item.signal: item.value for item in decode(recorded, device, 1.0, known=frozenset({"smart.spin_retries"}))
+    }
     assert told["smart.spin_retries"] is None
 
 

@@ -1,34 +1,48 @@
 """Temperatures, fans and voltages: the kernel's hwmon class (Documentation/hwmon/sysfs-interface.rst).
 
-The chip's limits are trusted only where they make sense, for many boards ship garbage: an alarm counts
-only together with a plausible reading that bears it out.
+The chip's limits are trusted only where they make sense, for many boards ship garbage (0, minimum above
+maximum, alarms that are always set): limits must be in order, the reading plausible, and a voltage must have
+been inside its limits once before it can leave them. Alarm files are not read: they say what the limits say,
+garbage included.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.reader import Remembered, is_ignored, sight
 
 PLACE = Path("class/hwmon")
 CHANNEL = re.compile(r"^(temp|fan|in)(\d+)_input$")
-MILLI = 1000.0
+FILES = ("input", "lcrit", "min", "max", "crit", "emergency", "fault")
+MILLI = 1000.0  # temperatures come in thousandths of a degree, voltages in millivolts
 PLAUSIBLE_CELSIUS = (1.0, 125.0)
-"""Below and above stand unconnected thermistors, 127, 255 and the like; silicon does not live beyond 125."""
+"""Below and above stand unconnected thermistors, -128, 127, 255 and the like; silicon does not live beyond 125."""
 
 PLAUSIBLE_CRITICAL_CELSIUS = (40.0, 130.0)
+TOLD_BY_SMART = ("drivetemp",)  # asking it may keep a disk from sleeping, and smartctl tells the same
+NO_SENSOR = "no sensor: a virtual machine, or no driver"
+NOTHING_REMEMBERED = Remembered()
 
 
 @dataclass(frozen=True)
 class Channel:
-    """The files of one channel, read: name without prefix -> number; an unreadable one has its error."""
+    """The files of one channel, read: name without prefix -> number; an unreadable one has its error.
+
+    `stopped_on_purpose` is a fan whose control (pwmN) stands at 0.
+    """
 
     kind: str
     device: Device
     values: dict[str, float]
     error: str
+    stopped_on_purpose: bool = False
 
 
 class HwmonReader:
@@ -36,100 +50,151 @@ class HwmonReader:
 
     name = "hwmon"
 
-    def __init__(self, poll_s: float, sysfs: Path = Path("/sys")) -> None:
+    def __init__(
+        self,
+        poll_s: float,
+        sysfs: Path = Path("/sys"),
+        ignored: Sequence[str] = (),
+        remembered: Remembered = NOTHING_REMEMBERED,
+    ) -> None:
         self.poll_s = poll_s
         self._root = sysfs / PLACE
-        self._seen_turning: set[str] = set()
+        self._ignored = tuple(ignored)
+        self._trusted = set(remembered.trusted)
 
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return the readings of now; a chip that vanished simply has none."""
         readings: list[Reading] = []
-        for chip in sorted(self._root.glob("hwmon[0-9]*")):
-            for channel in _channels(chip):
-                readings += self._of_channel(channel, now)
-        return tuple(readings)
-
-    def _of_channel(self, channel: Channel, now: float) -> list[Reading]:
-        if channel.kind == "fan":
-            return self._fan(channel, now)
-        return _temperature(channel, now) if channel.kind == "temp" else _voltage(channel, now)
-
-    def _fan(self, channel: Channel, now: float) -> list[Reading]:
-        """A header without a fan reads 0 for ever, so only a fan that was seen turning can fail."""
-        speed = channel.values.get("input")
-        if speed is None:
-            return [Reading("hwmon.fan_speed", channel.device, now, None, channel.error)]
-        if speed > 0:
-            self._seen_turning.add(channel.device.identity)
-        turned = channel.device.identity in self._seen_turning
-        failed = turned and (speed == 0 or bool(channel.values.get("fault")))
-        return [
-            Reading("hwmon.fan_speed", channel.device, now, speed),
-            Reading("hwmon.fan_failed", channel.device, now, float(failed)),
-        ]
+        for channel in channels(self._root):
+            if not is_ignored(channel.device, self._ignored):
+                readings += judge(channel, now, trusted=channel.device.identity in self._trusted)
+        self._trusted |= {
+            reading.device.identity
+            for reading in readings
+            if reading.signal in ("hwmon.fan_failed", "hwmon.voltage_out_of_range")
+        }
+        return (*readings, sight(self.name, now, "" if readings else NO_SENSOR))
 
 
-def _temperature(channel: Channel, now: float) -> list[Reading]:
-    if channel.values.get("fault"):
-        return [Reading("hwmon.temperature", channel.device, now, None, "the sensor reports a fault")]
-    raw = channel.values.get("input")
-    if raw is None:
-        return [Reading("hwmon.temperature", channel.device, now, None, channel.error)]
-    celsius = raw / MILLI
+def judge(channel: Channel, now: float, *, trusted: bool) -> list[Reading]:
+    """Return the readings of one channel. Pure.
+
+    `trusted` says that it was seen in order before: a fan that turned, a voltage inside its limits. Only then
+    it can fail, for a header without a fan reads 0 for ever, and many limits never fitted.
+    """
+    tell = {"temp": _temperature, "fan": _fan, "in": _voltage}[channel.kind]
+    found = tell(channel, trusted)
+    return [Reading(signal, channel.device, now, value, reason) for signal, value, reason in found]
+
+
+def limits_in_order(channel: Channel) -> bool:
+    """Say whether the chip's limits can be meant: lcrit < min < max <= crit, as far as there are any. Pure."""
+    low_to_high = [channel.values[name] for name in ("lcrit", "min", "max") if name in channel.values]
+    ordered = all(low < high for low, high in pairwise(low_to_high))
+    critical = channel.values.get("crit")
+    return ordered and (critical is None or not low_to_high or low_to_high[-1] <= critical)
+
+
+Found = Iterator[tuple[str, float | None, str]]
+
+
+def _temperature(channel: Channel, trusted: bool) -> Found:
+    celsius = _scaled(channel, "input")
+    if celsius is None or channel.values.get("fault"):
+        yield "hwmon.temperature", None, channel.error or "the sensor reports a fault"
+        return
     if not PLAUSIBLE_CELSIUS[0] <= celsius <= PLAUSIBLE_CELSIUS[1]:
-        return [Reading("hwmon.temperature", channel.device, now, None, f"implausible: {celsius:g} C")]
-    readings = [Reading("hwmon.temperature", channel.device, now, celsius)]
-    critical = channel.values.get("crit", 0.0) / MILLI
-    if PLAUSIBLE_CRITICAL_CELSIUS[0] <= critical <= PLAUSIBLE_CRITICAL_CELSIUS[1]:
-        readings.append(Reading("hwmon.temperature_critical", channel.device, now, float(celsius >= critical)))
-    return readings
+        yield "hwmon.temperature", None, "a temperature that cannot be: probably nothing is connected"
+        return
+    yield "hwmon.temperature", celsius, ""
+    critical = _scaled(channel, "crit") or _scaled(channel, "emergency")
+    low, high = PLAUSIBLE_CRITICAL_CELSIUS
+    if critical is not None and low <= critical <= high and limits_in_order(channel):
+        yield "hwmon.temperature_critical", float(celsius >= critical), f"its critical limit is {critical:g}"
 
 
-def _voltage(channel: Channel, now: float) -> list[Reading]:
-    raw = channel.values.get("input")
-    if raw is None:
-        return [Reading("hwmon.voltage", channel.device, now, None, channel.error)]
-    volts = raw / MILLI
-    readings = [Reading("hwmon.voltage", channel.device, now, volts)]
-    low, high = channel.values.get("lcrit", 0.0) / MILLI, channel.values.get("crit", 0.0) / MILLI
-    if 0 < low < high:
-        outside = not low <= volts <= high
-        readings.append(Reading("hwmon.voltage_out_of_range", channel.device, now, float(outside)))
-    return readings
+def _fan(channel: Channel, trusted: bool) -> Found:
+    speed = channel.values.get("input")
+    if speed is None:
+        yield "hwmon.fan_speed", None, channel.error
+        return
+    yield "hwmon.fan_speed", speed, ""
+    fault = bool(channel.values.get("fault"))
+    if speed > 0 or trusted:
+        stopped = speed == 0 and not channel.stopped_on_purpose
+        yield "hwmon.fan_failed", float(stopped or fault), "its sensor reports a fault" if fault else ""
 
 
-def _channels(chip: Path) -> list[Channel]:
+def _voltage(channel: Channel, trusted: bool) -> Found:
+    volts = _scaled(channel, "input")
+    if volts is None:
+        yield "hwmon.voltage", None, channel.error
+        return
+    yield "hwmon.voltage", volts, ""
+    for low_name, high_name in (("lcrit", "crit"), ("min", "max")):
+        low, high = _scaled(channel, low_name), _scaled(channel, high_name)
+        if low is not None and high is not None and low < high and limits_in_order(channel):
+            inside = low <= volts <= high
+            if inside or trusted:
+                yield "hwmon.voltage_out_of_range", float(not inside), f"its limits are {low:g} and {high:g}"
+            return
+
+
+def _scaled(channel: Channel, name: str) -> float | None:
+    raw = channel.values.get(name)
+    return None if raw is None else raw / MILLI
+
+
+def channels(root: Path) -> Iterator[Channel]:
+    """Read all channels of all chips below /sys/class/hwmon.
+
+    hwmonN changes from boot to boot, so a sensor is known by its device's path, its chip's name and its
+    channel, and by a number where all three are the same.
+    """
+    seen: Counter[str] = Counter()
+    for chip in sorted(root.glob("hwmon[0-9]*"), key=lambda path: (len(path.name), path.name)):
+        name = _text(chip / "name") or "nameless"
+        if name in TOLD_BY_SMART:
+            continue
+        place = f"{(chip / 'device').resolve() if (chip / 'device').exists() else 'virtual'}:{name}"
+        seen[place] += 1
+        identity = place if seen[place] == 1 else f"{place}#{seen[place]}"
+        yield from _of_chip(chip, name, identity)
+
+
+def _of_chip(chip: Path, name: str, identity: str) -> Iterator[Channel]:
     try:
-        names = sorted(path.name for path in chip.iterdir())
+        files = sorted(path.name for path in chip.iterdir())
     except OSError:
-        return []
-    found = [match for name in names if (match := CHANNEL.match(name))]
-    return [_channel(chip, match.group(1), match.group(2)) for match in found]
+        return
+    for match in filter(None, map(CHANNEL.match, files)):
+        kind, number = match.groups()
+        prefix = f"{kind}{number}"
+        label = _text(chip / f"{prefix}_label")
+        device = Device(
+            DeviceKind.SENSOR,
+            f"hwmon:{identity}:{prefix}",
+            f"{name} {label or prefix}",
+            {"chip": name, "channel": prefix},
+        )
+        values, error = _numbers(chip, prefix)
+        yield Channel(kind, device, values, error, kind == "fan" and _text(chip / f"pwm{number}") == "0")
 
 
-def _channel(chip: Path, kind: str, number: str) -> Channel:
-    """hwmonN changes from boot to boot, so a sensor is known by its device's path, chip and channel."""
-    prefix = f"{kind}{number}"
-    chip_name = _text(chip / "name") or chip.name
-    place = (chip / "device").resolve() if (chip / "device").exists() else chip.name
-    label = _text(chip / f"{prefix}_label")
-    device = Device(
-        DeviceKind.SENSOR,
-        f"hwmon:{place}:{chip_name}:{prefix}",
-        f"{chip_name} {label or prefix}",
-        {"chip": chip_name, "channel": prefix},
-    )
+def _numbers(chip: Path, prefix: str) -> tuple[dict[str, float], str]:
+    """Read the files of a channel; a busy or suspended chip answers EAGAIN, EIO, ENODATA or ETIMEDOUT."""
     values: dict[str, float] = {}
     error = ""
-    for part in ("input", "crit", "lcrit", "fault"):
+    for part in FILES:
         path = chip / f"{prefix}_{part}"
         try:
             values[part] = float(path.read_text())
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as failure:
-            error = error or f"{path.name}: {failure}"
-    return Channel(kind, device, values, error)
+            reason = failure.strerror if isinstance(failure, OSError) else "not a number"
+            error = error or f"{path.name}: {reason}"
+    return values, error
 
 
 def _text(path: Path) -> str:

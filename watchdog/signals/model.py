@@ -59,7 +59,8 @@ class Reading:
     """One value of a signal of one device at one time.
 
     `at` is Unix time in seconds. `value` is None when the signal is *unreadable*, and then `reason` says
-    why: that is a state of its own, and never the same as healthy.
+    why: that is a state of its own, and never the same as healthy. With a value, `reason` may carry a
+    remark: which attribute stands below its threshold.
     """
 
     signal: str

@@ -1,4 +1,4 @@
-"""Polls the readers (APScheduler) and wakes the disk reader when a disk comes or goes (pyudev)."""
+"""Polls the readers (APScheduler), and reads the disks at once when one comes or goes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pyudev
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from watchdog.signals.disk_events import DiskEvents
 from watchdog.signals.edac import EdacReader
 from watchdog.signals.hwmon import HwmonReader
-from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import Reader
+from watchdog.signals.model import Reading
+from watchdog.signals.reader import Reader, Remembered, sight
 from watchdog.signals.settings import SignalSettings
 from watchdog.signals.smart import SmartReader
 
-MISSED = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
+WATCHED = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
 JITTER_SHARE = 0.05
 GRACE_S = 300  # APScheduler's default of one second drops late jobs without a word
-UDEV_CONTROL = Path("/run/udev/control")
-UDEV_WAIT_S = 1.0
-SETTLE_S = 1.0  # a disk makes several events when it comes or goes
+MISSED_TURNS = 3  # a slow reading may cost a turn or two
+NOTHING_REMEMBERED = Remembered()
 
 Deliver = Callable[[Sequence[Reading]], None]
 
@@ -34,20 +32,25 @@ _log = logging.getLogger(__name__)
 
 
 class SignalMonitor:
-    """Runs all readers; each in an executor of its own, so that one that hangs delays no other."""
+    """Runs all readers; each in an executor of its own, so that one that hangs delays no other.
+
+    `deliver` is called from the readers' threads, also two at a time. What a reader told before and cannot
+    tell any more, because it fails or hangs, is delivered as unreadable.
+    """
 
     def __init__(self, readers: Sequence[Reader], deliver: Deliver, *, woken: str = "smart") -> None:
         """`woken` names the reader that disk events wake."""
         self._readers = {reader.name: reader for reader in readers}
         self._deliver = deliver
-        self._woken = woken
-        self._stopping = threading.Event()
+        self._turns = {name: _Turn() for name in self._readers}
+        self._events = DiskEvents(lambda: self.poll_now(woken)) if woken in self._readers else None
         self._scheduler = BackgroundScheduler(
             executors={name: ThreadPoolExecutor(1) for name in self._readers},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": GRACE_S},
             timezone=UTC,
+            daemon=True,
         )
-        self._scheduler.add_listener(self._missed, MISSED)
+        self._scheduler.add_listener(self._not_read, WATCHED)
 
     def start(self) -> None:
         """Begin to poll, every reader at once for the first time."""
@@ -63,60 +66,106 @@ class SignalMonitor:
                 next_run_time=datetime.now(UTC),
             )
         self._scheduler.start()
-        threading.Thread(target=self._watch_disks, name="udev", daemon=True).start()
+        if self._events is not None:
+            self._events.start()
 
     def stop(self) -> None:
         """Stop polling; a reader at work is not waited for."""
-        self._stopping.set()
+        if self._events is not None:
+            self._events.stop()
         self._scheduler.shutdown(wait=False)
 
-    def poll_now(self, name: str) -> None:
-        """Let one reader read at once instead of at its next turn."""
-        if self._scheduler.get_job(name) is not None:
-            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+    def poll_now(self, name: str | None = None) -> None:
+        """Let one reader, or all, read at once instead of at its next turn; returns before it has read.
+
+        One that is reading already reads once more, for what it reads may be older than the call.
+        """
+        for each in self._readers if name is None else (name,):
+            if self._turns[each].ask_again() and self._scheduler.get_job(each) is not None:
+                self._scheduler.modify_job(each, next_run_time=datetime.now(UTC))
 
     def _read(self, name: str) -> None:
-        self._deliver(self._readers[name].read(time.time()))
+        """Read once, and again for as long as `poll_now` was called meanwhile."""
+        turn = self._turns[name]
+        turn.begin()
+        try:
+            while turn.is_next():
+                readings = self._readers[name].read(time.time())
+                turn.told(readings)
+                self._deliver(readings)
+        finally:
+            turn.end()
 
-    def _missed(self, event: JobEvent) -> None:
-        """A reader that failed or could not start is blindness, and is told as such."""
-        exception = getattr(event, "exception", None)
-        reason = f"the reader failed: {exception!r}" if exception else "the reader is still busy"
+    def _not_read(self, event: JobEvent) -> None:
+        """Tell what a reader that failed or is stuck leaves unreadable."""
+        turn = self._turns[event.job_id]
+        error = getattr(event, "exception", None)
+        if error is not None:
+            reason = f"the reader failed: {error!r}"
+        elif event.code == EVENT_JOB_MISSED or turn.miss() >= MISSED_TURNS:
+            reason = "the reader is stuck"
+        else:
+            return
+        now = time.time()
         _log.warning("%s: %s", event.job_id, reason)
-        device = Device(DeviceKind.HOST, f"reader:{event.job_id}", f"reader {event.job_id}")
-        self._deliver([Reading(f"reader.{event.job_id}", device, time.time(), None, reason)])
-
-    def _watch_disks(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._follow_events()
-            except OSError as error:  # ENOBUFS: events were lost, so look at everything anew
-                _log.warning("disk events were lost: %s", error)
-                self.poll_now(self._woken)
-                self._stopping.wait(UDEV_WAIT_S)
-
-    def _follow_events(self) -> None:
-        source = "udev" if UDEV_CONTROL.exists() else "kernel"  # without udevd nobody sends on the other one
-        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
-        for subsystem in ("block", "nvme"):
-            monitor.filter_by(subsystem)
-        monitor.start()
-        while not self._stopping.is_set():
-            event = monitor.poll(timeout=UDEV_WAIT_S)
-            if event is None or event.properties.get("DEVTYPE") == "partition":
-                continue
-            _log.info("%s %s", event.sys_name, event.action)
-            self._stopping.wait(SETTLE_S)
-            self.poll_now(self._woken)
+        lost = [Reading(last.signal, last.device, now, None, reason) for last in turn.last()]
+        self._deliver([*lost, sight(event.job_id, now, reason)])
 
 
-def readers_of_host(settings: SignalSettings) -> tuple[Reader, ...]:
-    """Return the readers that the settings ask for."""
+class _Turn:
+    """Whether a reader is reading, whether it shall read again, and what it told last; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reading = False
+        self._wanted = False
+        self._missed = 0
+        self._told: tuple[Reading, ...] = ()
+
+    def ask_again(self) -> bool:
+        """Note that a reading is wanted; return whether nobody is at it."""
+        with self._lock:
+            self._wanted = self._reading
+            return not self._reading
+
+    def begin(self) -> None:
+        with self._lock:
+            self._reading, self._wanted, self._missed = True, True, 0
+
+    def is_next(self) -> bool:
+        """Return whether to read (again); when not, the turn is over."""
+        with self._lock:
+            wanted, self._wanted = self._wanted, False
+            self._reading = wanted
+            return wanted
+
+    def end(self) -> None:
+        with self._lock:
+            self._reading = False
+
+    def told(self, readings: Sequence[Reading]) -> None:
+        with self._lock:
+            self._told = tuple(reading for reading in readings if reading.signal != "reader.blind")
+
+    def last(self) -> tuple[Reading, ...]:
+        with self._lock:
+            return self._told
+
+    def miss(self) -> int:
+        """Count a turn that could not begin; return how many in a row."""
+        with self._lock:
+            self._missed += 1
+            return self._missed
+
+
+def readers_of_host(settings: SignalSettings, remembered: Remembered = NOTHING_REMEMBERED) -> tuple[Reader, ...]:
+    """Return the readers that the settings ask for; `remembered` comes from `ReadingStore.remembered`."""
+    ignored = settings.ignored_devices
     readers: list[Reader] = []
     if settings.smart:
-        readers.append(SmartReader(settings))
+        readers.append(SmartReader(settings, remembered=remembered))
     if settings.edac:
-        readers.append(EdacReader(settings.edac_poll_s))
+        readers.append(EdacReader(settings.edac_poll_s, ignored=ignored))
     if settings.hwmon:
-        readers.append(HwmonReader(settings.hwmon_poll_s))
+        readers.append(HwmonReader(settings.hwmon_poll_s, ignored=ignored, remembered=remembered))
     return tuple(readers)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
-from watchdog.signals.model import Device, Reading
+from watchdog.signals.model import Device, DeviceKind, Reading
 
 
 class Reader(Protocol):
@@ -17,6 +20,48 @@ class Reader(Protocol):
         """Return the readings of now (Unix seconds); what cannot be read is a reading without a value."""
 
 
-def unreadable(signals: tuple[str, ...], device: Device, now: float, reason: str) -> tuple[Reading, ...]:
+@dataclass(frozen=True)
+class KnownDisk:
+    """What earlier readings say of a disk.
+
+    `read_at` (Unix seconds) is when it last told how it is, or was first seen; `signals` are those it told.
+    A `pluggable` one (USB) may go without being missed.
+    """
+
+    device: Device
+    read_at: float
+    signals: frozenset[str] = frozenset()
+    pluggable: bool = False
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What readers knew before the daemon was restarted; see `ReadingStore.remembered`.
+
+    `disks` were there, so that one which vanished meanwhile is missed; `trusted` are identities of fans that
+    turned and of voltages that were inside their limits, so that those can fail.
+    """
+
+    disks: tuple[KnownDisk, ...] = ()
+    trusted: frozenset[str] = frozenset()
+
+
+def unreadable(signals: Sequence[str], device: Device, now: float, reason: str) -> tuple[Reading, ...]:
     """Return a reading without a value for each signal the device should have."""
     return tuple(Reading(signal, device, now, None, reason) for signal in signals)
+
+
+def sight(reader: str, now: float, blind: str = "") -> Reading:
+    """Return whether a reader sees anything; `blind` is the reason why it does not.
+
+    A host without the driver, or a reader that fails, would otherwise leave no trace and look healthy. The
+    reading becomes readable as soon as the source does.
+    """
+    device = Device(DeviceKind.HOST, f"reader:{reader}", f"reader {reader}")
+    return Reading("reader.blind", device, now, None if blind else 0.0, blind)
+
+
+def is_ignored(device: Device, patterns: Sequence[str]) -> bool:
+    """Say whether settings tell to leave a device alone: by serial number, name or identity, `*` allowed."""
+    names = (device.identity, device.name, device.about.get("serial", ""))
+    return any(fnmatchcase(name, pattern) for name in names if name for pattern in patterns)

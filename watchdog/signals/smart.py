@@ -1,41 +1,40 @@
-"""Disks: pySMART finds them and their interface types, `smartctl --json` tells how they are.
+"""Disks: how each of them is, which are gone, and which do not answer.
 
-Why both: pySMART parses text, has no time-out and takes a drive that does not answer for one without
-trouble (docs/decisions/0002). A drive that hangs delays no other: each is read in a thread of its own.
+`smart_scan` finds them, `smartctl --json=c -n standby,3 -d TYPE -x DEV` tells how they are, each asked in a
+thread of its own with a time-out. A sleeping drive is left asleep.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pySMART import Device as SmartDevice
-from pySMART import DeviceList
-
-from migrator.command import run
-from migrator.errors import CommandError
-from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import unreadable
+from migrator.command import CommandResult, run
+from migrator.errors import CommandError, LifeboatError
+from watchdog.signals.attempts import Attempts
+from watchdog.signals.disks import GIVEN_UP, is_pluggable, state
+from watchdog.signals.inventory import (
+    Asked,
+    asked_disk,
+    disk_at,
+    learned,
+    missing,
+    told_by,
+    without_ghosts,
+)
+from watchdog.signals.model import Device, Reading
+from watchdog.signals.reader import KnownDisk, Remembered, is_ignored, sight
 from watchdog.signals.settings import SignalSettings
-from watchdog.signals.smart_decode import ESSENTIAL, decode, device_of
+from watchdog.signals.smart_answer import Answer, Drive, parse_answer
+from watchdog.signals.smart_scan import SCAN_TIMEOUT_S, scan
 
-NOT_WOKEN = "standby,3"  # see smart_decode.STANDBY_STATUS
-AT_ONCE = 8
+AT_ONCE = 8  # controllers and their cables are shared
+GRACE_S = 5.0  # for a program that was killed to be gone
+NOTHING_REMEMBERED = Remembered()
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Drive:
-    """A drive as smartctl is called for it."""
-
-    path: str
-    type: str
+Question = Callable[[], Any]
 
 
 class SmartReader:
@@ -43,60 +42,125 @@ class SmartReader:
 
     name = "smart"
 
-    def __init__(self, settings: SignalSettings) -> None:
+    def __init__(
+        self,
+        settings: SignalSettings,
+        *,
+        sysfs: Path = Path("/sys"),
+        remembered: Remembered = NOTHING_REMEMBERED,
+        door: Callable[..., CommandResult] = run,
+        find: Callable[[], Sequence[Drive]] = scan,
+        patience_s: float | None = None,
+    ) -> None:
+        """`door` is the way to smartctl, `find` the scan for drives.
+
+        `patience_s` is how long a program is waited for that cannot even be killed; it follows from the
+        time-outs unless given.
+        """
         self.poll_s = settings.smart_poll_s
-        self._timeout_s = settings.smart_timeout_s
+        self._settings = settings
+        self._sysfs = sysfs
+        self._door, self._find = door, find
         self._extra = tuple(Drive(extra.device, extra.type) for extra in settings.drives)
-        self._known: dict[Drive, Device] = {}
+        self._drives: tuple[Drive, ...] = self._extra
+        self._attempts: Attempts[Any] = Attempts(AT_ONCE, settings.smart_timeout_s)
+        self._limit_s = patience_s or max(2 * settings.smart_timeout_s, SCAN_TIMEOUT_S) + GRACE_S
+        self._inventory = {
+            known.device.identity: known
+            for known in remembered.disks
+            if not is_ignored(known.device, settings.ignored_devices)
+        }
 
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return the readings of all drives, and `disk.missing` for each that was there before."""
-        drives = (*discover(), *self._extra)
-        with ThreadPoolExecutor(max_workers=AT_ONCE) as workers:
-            results = list(workers.map(lambda drive: self._read_drive(drive, now), drives))
-        readings = [reading for result in results for reading in result]
-        return (*readings, *self._missing(drives, now))
+        asked, blind = self._ask_all(now)
+        readings: list[Reading] = []
+        seen: set[str] = set()
+        answered: set[str] = set()
+        for item in sorted(asked, key=lambda item: item.answer is None):
+            device = asked_disk(self._inventory, item)
+            if device.identity in seen or is_ignored(device, self._settings.ignored_devices):
+                continue  # seen: a second path to the same drive
+            seen.add(device.identity)
+            if item.is_there:
+                answered.add(device.identity)
+            readings += self._of_drive(item, device, now)
+        names = frozenset(item.drive.name for item in asked)
+        readings += missing(self._inventory, frozenset(answered), names, lambda path: Path(path).exists(), now)
+        if not (blind or asked):
+            blind = "no disk of this host can tell how it is, as in a virtual machine"
+        return (*readings, sight(self.name, now, blind))
 
-    def _read_drive(self, drive: Drive, now: float) -> tuple[Reading, ...]:
-        argv = ["smartctl", "--json=c", "-n", NOT_WOKEN, "-d", drive.type, "-x", drive.path]
-        before = self._known.get(drive) or Device(DeviceKind.DISK, f"disk:{drive.path}", drive.path)
+    def _ask_all(self, now: float) -> tuple[list[Asked], str]:
+        """Ask all drives, and return also why the scan failed, or an empty text.
+
+        The drives known so far are asked while the scan runs, those that it adds after it. After a failed scan
+        the drives of the last good one stand: a missing smartctl is no missing disk. A drive that the scan
+        leaves out is still asked as long as its device file is there.
+        """
+        known = {drive.name: self._question(drive, now) for drive in self._drives}
+        futures = self._attempts.run({"scan": self._find, **known}, self._limit_s)
+        found, blind, _ = _outcome(futures["scan"], "the scan for drives does not end")
+        drives = list(dict.fromkeys((*(found or ()), *self._extra)))
+        listed = {drive.path for drive in drives}
+        drives += [drive for drive in self._drives if drive.path not in listed and (blind or _exists(drive))]
+        added = {drive.name: self._question(drive, now) for drive in drives if drive.name not in known}
+        futures |= self._attempts.run(added, self._limit_s)
+        self._drives = tuple(drives)
+        return [self._asked(drive, futures[drive.name]) for drive in drives], blind
+
+    def _question(self, drive: Drive, now: float) -> Question:
+        known, limit_s = disk_at(self._inventory, drive.name), self._settings.smart_wake_after_s
+        overdue = bool(limit_s and known and now - known.read_at >= limit_s)
+        return lambda: self._ask(drive, wake=overdue)
+
+    def _ask(self, drive: Drive, *, wake: bool) -> Answer:
+        # 3 for a drive that sleeps: without it the status is 2, the same as for one that does not open
+        power = "never" if wake else "standby,3"
+        argv = ["smartctl", "--json=c", "-n", power, "-d", drive.type, "-x", drive.path]
+        result = self._door(argv, timeout_s=self._settings.smart_timeout_s, check=False)
         try:
-            answer = json.loads(run(argv, timeout_s=self._timeout_s, check=False).output)
-        except CommandError as error:
-            return unreadable(ESSENTIAL, before, now, error.message)
-        except ValueError:
-            return unreadable(ESSENTIAL, before, now, "smartctl answered something that is not JSON")
-        device = device_of(answer, drive.path) if "serial_number" in answer else before
-        readings = decode(answer, device, now)
-        if any(reading.readable for reading in readings):
-            self._known[drive] = device
-        return readings
+            return parse_answer(result.output)
+        except ValueError as error:
+            raise CommandError("smartctl answered something that is not JSON", code="not-json") from error
 
-    def _missing(self, drives: Sequence[Drive], now: float) -> list[Reading]:
-        present = {self._known[drive].identity for drive in drives if drive in self._known}
-        known = {device.identity: device for device in self._known.values()}
-        return [
-            Reading("disk.missing", device, now, float(identity not in present))
-            for identity, device in known.items()
-        ]
+    def _asked(self, drive: Drive, future: Future[Any]) -> Asked:
+        answer, reason, late = _outcome(future, "the drive does not answer, and smartctl cannot be ended")
+        return Asked(drive, answer, reason, late)
 
-
-def discover() -> tuple[Drive, ...]:
-    """Return the drives pySMART finds, with the interface type smartctl needs."""
-    try:
-        found: Any = DeviceList(init=False)
-        found.initialize()
-    except (OSError, IndexError, ValueError) as error:
-        _log.warning("scanning for drives failed: %s", error)
-        return ()
-    return tuple(Drive(_path(device.name), device.smartctl_interface or "auto") for device in found.devices)
+    def _of_drive(self, asked: Asked, device: Device, now: float) -> list[Reading]:
+        known = self._inventory.get(device.identity)
+        if known is None:
+            known = KnownDisk(device, now, pluggable=is_pluggable(asked.drive.path, self._sysfs))
+        readings = told_by(asked, device, known, now)
+        if asked.is_there:
+            self._inventory = without_ghosts(self._inventory, device)
+            self._inventory[device.identity] = learned(known, device, readings, now)
+        return [*readings, *_state_of(asked, device, self._sysfs, now)]
 
 
-def self_test(device: str, kind: str = "short") -> str:
-    """Start a drive's self-test (`short` or `long`) and return what the drive said."""
-    _, message, _ = SmartDevice(device).run_selftest(kind)
-    return str(message)
+def _state_of(asked: Asked, device: Device, sysfs: Path, now: float) -> list[Reading]:
+    known = asked.answer is not None or asked.timed_out
+    late = float(asked.timed_out) if known else None
+    readings = [Reading("smart.unresponsive", device, now, late, asked.reason)]
+    word = state(asked.drive.path, sysfs)
+    if word:
+        given_up = word in GIVEN_UP
+        readings.append(Reading("disk.offline", device, now, float(given_up), word if given_up else ""))
+    return readings
 
 
-def _path(name: str) -> str:
-    return name if name.startswith("/") else str(Path("/dev") / name)
+def _outcome(future: Future[Any], hung: str) -> tuple[Any, str, bool]:
+    """Return the result, or why there is none, and whether that was for lack of time."""
+    if not future.done():
+        return None, hung, True
+    error = future.exception()
+    if error is None:
+        return future.result(), "", False
+    if isinstance(error, LifeboatError):
+        return None, error.message, error.code == "command-timeout"
+    raise error
+
+
+def _exists(drive: Drive) -> bool:
+    return Path(drive.path).exists()
