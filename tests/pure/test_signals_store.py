@@ -64,6 +64,17 @@ def test_what_is_too_old_is_forgotten(tmp_path: Path) -> None:
     assert [item.value for item in store.since(0.0)] == [2.0]
 
 
+def test_restless_signals_are_forgotten_sooner(tmp_path: Path) -> None:
+    store = ReadingStore(tmp_path / "readings.db", 90)
+    store.append([reading(0.0, 1.0), reading(0.0, 40.0, "smart.temperature")])
+    store.append([reading(8 * DAY_S, 2.0), reading(8 * DAY_S, 41.0, "smart.temperature")])
+    assert [(item.signal, item.value) for item in store.since(0.0)] == [
+        (PENDING, 1.0),
+        (PENDING, 2.0),
+        ("smart.temperature", 41.0),
+    ]
+
+
 def test_one_series_can_be_asked_for(tmp_path: Path) -> None:
     store = ReadingStore(tmp_path / "readings.db", 90)
     store.append([reading(1.0, 1.0), reading(2.0, 5.0, "hwmon.fan_speed", FAN), reading(3.0, 2.0)])
