@@ -25,7 +25,7 @@ from migrator.journal import Decision, Journal, Side
 from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase
 from migrator.pager import sink
 from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
-from migrator.runtime import podman
+from migrator.runtime import podman, tombstone
 from migrator.runtime.scope import Scope
 from migrator.settings import MigratorSettings
 from migrator.shim import order as shim_order
@@ -181,6 +181,7 @@ class Reception:
             self._root, self._bundle = Path(state["root"]), Path(state["bundle"])
             self._images = Path(state["images"])
             self._move_staged_layer()
+            self._shim.ask({"do": "begin"}, timeout_s=CONTROL_WAIT_S)
             self._standing = Standing.PARKED
             self._write(Phase.PREPARE, "restore parked")
 
@@ -206,12 +207,12 @@ class Reception:
             if self._shim is None or self._images is None:
                 raise ExecutionError("nothing is parked for this migration", code="not-parked")
             began_at = time.time()
-            if images is not None:
-                image.unpack(images, self._images)
+            descriptors = image.unpack(images, self._images) if images is not None else ""
             if self.proposal.method is Method.LAZY:
                 self._ask_sink({"do": "images", "images": str(self._images)})
             networks = [network.model_dump(mode="json") for network in self.proposal.container.networks]
-            order = {"do": "restore", "networks": networks, "layer_changed": self._layer_changed}
+            order: Message = {"do": "restore", "networks": networks, "layer_changed": self._layer_changed}
+            order["descriptors"] = descriptors
             answer = self._shim.ask(order, timeout_s=RESTORE_WAIT_S)
             self._pid = int(answer["pid"])
             if self._sink is not None and (progress := self._ask_sink({"do": "progress"}))["reason"]:
@@ -307,6 +308,7 @@ class Reception:
             if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
                 raise ExecutionError("podman does not finish the restore", code="podman-stuck")
             report = self.report()
+            tombstone.remove(self._hall.state, self.proposal.container)
             evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.DONE, "complete")

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,13 @@ from migrator.command import kill_group, spawn
 from migrator.errors import ExecutionError
 from migrator.model import Method
 from migrator.runtime.criu_log import first_error
+from migrator.shim.turnstile import Turnstile
+from migrator.storage.image import DESCRIPTORS
 
 PAGE_SERVER_PORT = 27
 """Any port does: the page server listens on the loopback of a network namespace that holds nobody else."""
+
+BEGIN_LIMIT_S = 5.0
 
 
 class Dump:
@@ -37,11 +40,13 @@ class Dump:
         self._arguments[work] = str(directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._status_read = -1
+        self._turnstile: Turnstile | None = None
 
     def start(self) -> None:
-        """Begin. A full dump needs a frozen container: CRIU then leaves it frozen at its end (criu/seize.c)."""
-        (self._directory / "dump.log").unlink(missing_ok=True)
+        """Start runc; it comes as far as the turnstile."""
         shutil.rmtree(self.images, ignore_errors=True)
+        self.images.mkdir(mode=0o700)
+        self._turnstile = Turnstile(self.images / DESCRIPTORS)
         options, status_write = ["--leave-running"], -1
         if self._lazy:
             self._status_read, status_write = os.pipe()
@@ -54,16 +59,15 @@ class Dump:
         if self._lazy:
             os.close(status_write)
 
-    def wait_until_begun(self, timeout_s: float) -> None:
-        """Return when CRIU begins, which it shows by opening its log; before that runc asks it for features.
+    def wait_at_turnstile(self, timeout_s: float) -> None:
+        """Return when runc stands before CRIU; raises `ExecutionError` when it ends or does not come."""
+        if self._turnstile is None or not self._turnstile.wait(lambda: self.running, timeout_s):
+            raise self._failure("runc does not begin to dump this container")
 
-        Raises `ExecutionError` when runc ends before, or CRIU does not begin within `timeout_s` seconds.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not (self._directory / "dump.log").exists():
-            if not self.running or time.monotonic() > deadline:
-                raise self._failure("CRIU does not begin to dump this container")
-            time.sleep(0.001)
+    def go(self) -> None:
+        """Let runc call CRIU. The container is frozen now, so CRIU leaves it frozen at its end (criu/seize.c)."""
+        if self._turnstile is not None:
+            self._turnstile.let_through(BEGIN_LIMIT_S)
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Return when all images but the memory (lazy), or all of them (full), are written.

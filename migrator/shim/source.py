@@ -23,7 +23,7 @@ from migrator.pager.criu_source import PageServerSession
 from migrator.pager.source import PageSource
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.runc import first_pid
-from migrator.shim.dump import PAGE_SERVER_PORT, Dump
+from migrator.shim.dump import BEGIN_LIMIT_S, PAGE_SERVER_PORT, Dump
 from migrator.shim.order import CONTROL, Order, PagerAddress
 
 FREEZE_WAIT_S = 2.0  # how long the kernel may take to stop all threads
@@ -118,10 +118,13 @@ class SourceShim:
         """
         self._frozen_at = time.monotonic()
         try:
-            if self._order.method is Method.LAZY:
-                self._freeze_late()
-            else:
-                self._freeze_early()
+            self._dump.start()
+            self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
+            self._control.say({"event": "frozen", "at": time.time()})
+            self._cgroup.freeze(FREEZE_WAIT_S)
+            if self._order.method is not Method.LAZY:
+                gate.shut(self._namespace)  # at the end of a full dump CRIU unlocks the network
+            self._dump.go()
             self._dump.wait_until_ready(self._order.freeze_limit_s)
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
@@ -133,20 +136,6 @@ class SourceShim:
             self._give_back()
             raise
         return {"event": "silent"}
-
-    def _freeze_late(self) -> None:
-        """Start the dump first: a tenth of a second goes by before CRIU begins, and the container may run."""
-        self._dump.start()
-        self._dump.wait_until_begun(FREEZE_WAIT_S)
-        self._control.say({"event": "frozen", "at": time.time()})
-        self._cgroup.freeze(FREEZE_WAIT_S)
-
-    def _freeze_early(self) -> None:
-        """Freeze and silence before a full dump, at whose end CRIU unlocks the network and lets go."""
-        self._control.say({"event": "frozen", "at": time.time()})
-        self._cgroup.freeze(FREEZE_WAIT_S)
-        gate.shut(self._namespace)
-        self._dump.start()
 
     def _abort(self) -> Message:
         if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:

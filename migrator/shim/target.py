@@ -1,9 +1,9 @@
 """The target's shim: a restore parked one step before `runc restore`.
 
-Commands (JSON lines on `shim.sock`): `state`, `refresh`, `restore`, `open`, `abort`. podman has created storage,
-network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without a daemon
-for too long it gives up before the restore; after the restore it waits for a word, for the container may
-be committed.
+Commands (JSON lines on `shim.sock`): `state`, `refresh`, `begin`, `restore`, `open`, `abort`. podman has created
+storage, network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without a
+daemon for too long it gives up before the restore; after the restore it waits for a word, for the container
+may be committed.
 """
 
 from __future__ import annotations
@@ -11,25 +11,19 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method
 from migrator.network import gate
 from migrator.network.announce import Announcer, announcements
 from migrator.runtime.cgroup import Cgroup
-from migrator.runtime.criu_log import first_error
-from migrator.runtime.runc import remove_remains
 from migrator.shim.order import CONTROL, Order
+from migrator.shim.restore import Restore, option
 from migrator.storage.overlay import refresh
-
-RESTORE_WAIT_S = 30.0
 
 _log = logging.getLogger("shim")
 
@@ -38,12 +32,10 @@ class TargetShim:
     """One parked `restore`."""
 
     def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
-        self._directory = directory
         self._order = order
-        self._arguments = list(arguments)
-        self._bundle = Path(_option(self._arguments, "--bundle", "-b"))
-        self._images = Path(_option(self._arguments, "--image-path"))
-        self._pid_file = Path(_option(self._arguments, "--pid-file"))
+        self._restore_tree = Restore(order.runc, arguments, order.method, directory)
+        self._bundle = Path(option(arguments, "--bundle", "-b"))
+        self._pid_file = Path(option(arguments, "--pid-file"))
         specification = json.loads((self._bundle / "config.json").read_text())
         self._root = Path(specification["root"]["path"])
         self._namespace = _network_namespace(specification)
@@ -65,6 +57,7 @@ class TargetShim:
             "open": self._open,
             "abort": self._abort,
             "refresh": self._refresh,
+            "begin": self._begin,
         }
         while self._status is None:
             message = self._control.wait(0.2)
@@ -72,7 +65,7 @@ class TargetShim:
                 self._control.say(self._answer(commands, message))
             elif not self._pid and time.monotonic() - self._parked_at > self._order.park_limit_s:
                 _log.warning("parked for too long")
-                self._status = 1
+                self._remove_remains()
         self._control.close()
         return self._status
 
@@ -86,12 +79,17 @@ class TargetShim:
     def _state(self, _: Message) -> Message:
         return {
             "event": "state",
-            "images": str(self._images),
+            "images": str(self._restore_tree.images),
             "bundle": str(self._bundle),
             "root": str(self._root),
             "restored": bool(self._pid),
             "pid": self._pid,
         }
+
+    def _begin(self, _: Message) -> Message:
+        """Let runc come as far as it can without the images."""
+        self._restore_tree.begin()
+        return {"event": "begun"}
 
     def _refresh(self, _: Message) -> Message:
         """Let the container's root show what was put into its writable layer."""
@@ -102,21 +100,14 @@ class TargetShim:
         """Run the restore; the tree comes up behind the gate and stands still."""
         _log.info("restoring")
         if message.get("layer_changed", True):
+            self._restore_tree.give_up()
             refresh(self._root)
         self._announcer = self._prepare_announcement(message)
-        argv = [self._order.runc, *self._arguments[:-1]]
-        if self._order.method is Method.LAZY:
-            argv.append("--lazy-pages")
-        argv[argv.index("--work-path") + 1] = str(self._directory)
-        process = spawn([*argv, self._arguments[-1]], stdin=sys.stdin.fileno(), stdout=1, stderr=2)
         try:
-            status: int | None = process.wait(RESTORE_WAIT_S)
-        except subprocess.TimeoutExpired:
-            status = None
-        if status != 0:
-            kill_group(process)
-            self._remove_remains()
-            raise ExecutionError(f"CRIU cannot restore this container: {self._reason()}", code="restore-failed")
+            self._restore_tree.run(str(message.get("descriptors", "")))
+        except LifeboatError:
+            self._status = 1
+            raise
         _log.info("runc is done")
         self._pid = int(self._pid_file.read_text())
         self._tree = Cgroup.of_process(self._pid)
@@ -124,19 +115,12 @@ class TargetShim:
             self._tree.ask_to_freeze()  # a lazy tree stands still by itself, waiting for its memory
         return {"event": "restored", "pid": self._pid}
 
-    def _reason(self) -> str:
-        """Return CRIU's first error, or else what runc wrote to the log podman gave it."""
-        for log in (self._directory / "restore.log", Path(_option(self._arguments, "--log"))):
-            if reason := first_error(log):
-                return reason
-        return f"not done within {RESTORE_WAIT_S:g} s"
-
     def _remove_remains(self) -> None:
         """Kill a tree that is not to be; runc knows its cgroup even when CRIU did not finish."""
         self._status = 1
         if self._tree is not None:
             self._tree.kill()
-        remove_remains(self._order.runc, self._arguments[-1])
+        self._restore_tree.remove()
 
     def _prepare_announcement(self, message: Message) -> Announcer | None:
         if self._namespace is None:
@@ -164,13 +148,6 @@ class TargetShim:
         """Kill what was restored; podman cleans up after the failed runtime."""
         self._remove_remains()
         return {"event": "aborted"}
-
-
-def _option(arguments: Sequence[str], *names: str) -> str:
-    for name in names:
-        if name in arguments:
-            return arguments[arguments.index(name) + 1]
-    raise ExecutionError(f"podman called its runtime without {names[0]}", code="unknown-podman")
 
 
 def _network_namespace(specification: dict[str, object]) -> Path | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from migrator.peers.streams import send_command_output
 from migrator.storage.sync import Destination
 
+DESCRIPTORS = "descriptors.json"  # libcontainer, descriptorsFilename
+
 
 def send_image(image_id: str, destination: Destination, timeout_s: float) -> None:
     """Send a container image; it keeps its id, for it is podman's own archive that goes over."""
@@ -33,11 +35,19 @@ def pack(images: Path) -> bytes:
     return packed.getvalue()
 
 
-def unpack(packed: bytes, images: Path) -> None:
-    """Put CRIU's images where the restore reads them, and nothing else there."""
-    empty(images)
+def unpack(packed: bytes, images: Path) -> str:
+    """Put CRIU's images where the restore reads them; return runc's `descriptors.json`, which is not written.
+
+    The restore waits for that one file (see migrator.shim.restore), so whoever starts it writes it last.
+    """
+    descriptors = ""
     with tarfile.open(fileobj=BytesIO(packed)) as tar:
-        tar.extractall(images, filter="data")
+        for member in tar.getmembers():
+            if Path(member.name).name != DESCRIPTORS:
+                tar.extract(member, images, filter="data")
+            elif file := tar.extractfile(member):
+                descriptors = file.read().decode()
+    return descriptors
 
 
 def empty(images: Path) -> None:
