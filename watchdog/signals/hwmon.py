@@ -110,7 +110,8 @@ def _temperature(channel: Channel, trusted: bool) -> Found:
     critical = _scaled(channel, "crit") or _scaled(channel, "emergency")
     low, high = PLAUSIBLE_CRITICAL_CELSIUS
     if critical is not None and low <= critical <= high and limits_in_order(channel):
-        yield "hwmon.temperature_critical", float(celsius >= critical), f"its critical limit is {critical:g}"
+        over = celsius >= critical
+        yield "hwmon.temperature_critical", float(over), f"its critical limit is {critical:g}" if over else ""
 
 
 def _fan(channel: Channel, trusted: bool) -> Found:
@@ -136,7 +137,8 @@ def _voltage(channel: Channel, trusted: bool) -> Found:
         if low is not None and high is not None and low < high and limits_in_order(channel):
             inside = low <= volts <= high
             if inside or trusted:
-                yield "hwmon.voltage_out_of_range", float(not inside), f"its limits are {low:g} and {high:g}"
+                remark = "" if inside else f"its limits are {low:g} and {high:g}"
+                yield "hwmon.voltage_out_of_range", float(not inside), remark
             return
 
 
