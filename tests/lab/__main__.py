@@ -10,6 +10,7 @@ from migrator.errors import LifeboatError
 from tests.lab import state
 from tests.lab.image import BASE
 from tests.lab.lab import Lab, attach, build_layers, build_store, only_one
+from tests.lab.programs import PROGRAMS
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="build what is missing and boot the hosts")
     up.add_argument("--hosts", type=int, default=2, help="how many (default 2)")
     up.set_defaults(deed=bring_up)
-    build = verbs.add_parser("build", help="build what a lab needs and is not in the cache")
+    build = verbs.add_parser("build", help="build all that labs need and the cache lacks")
     build.set_defaults(deed=build_all)
     shell = verbs.add_parser("shell", help="a shell in a host or in the client's network")
     shell.add_argument("host", help="alpha, beta, ... or client")
@@ -56,9 +57,10 @@ def bring_up(arguments: argparse.Namespace) -> None:
 
 
 def build_all(_: argparse.Namespace) -> None:
-    """Build everything a lab of the usual kind is made of."""
+    """Build everything the labs of the demo and of the tests are made of."""
     layers = build_layers()
-    build_store(layers[-1], [BASE])
+    for images in ([BASE], [PROGRAMS]):
+        build_store(layers[-1], images)
 
 
 def open_shell(arguments: argparse.Namespace) -> None:

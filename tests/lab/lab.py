@@ -16,7 +16,7 @@ from typing import IO, Self
 from migrator import command
 from migrator.command import CommandResult
 from migrator.errors import CommandError, UsageError
-from tests.lab import cgroups, install, state, switch
+from tests.lab import cgroups, install, limits, state, switch
 from tests.lab.cache import locked
 from tests.lab.host import Host
 from tests.lab.image import BASE, Image, archive
@@ -227,7 +227,7 @@ def attach(name: str) -> Lab:
 
 def build_layers() -> list[Path]:
     """Return what the hosts' file systems are made of, topmost first, building what is not in the cache."""
-    return install.layers(root())
+    return [*limits.layers(), *install.layers(root())]
 
 
 def build_store(top: Path, images: Sequence[Image]) -> Path:

@@ -4,7 +4,6 @@ a webhook receiver. The demo shows it, real tests play in it."""
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from migrator.command import kill_group
-from migrator.errors import ExecutionError
+from migrator.errors import CommandError, ExecutionError
 from tests.lab import cluster, drives, signals
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
+from tests.lab.traffic import Traffic, ask
 
-CONTAINER, ADDRESS, PORT = "web", "10.77.0.130", 7000
+CONTAINER, ADDRESS = "web", "10.77.0.130"
 RECEIVER_PORT = 8099
 POLL_S = 2.0  # how often the lab's disks are read; on a real host every five minutes are enough
 PROGRAMS = Path(__file__).parent
@@ -31,10 +31,9 @@ class Scene:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
         self.source, self.target = lab.host("alpha"), lab.host("beta")
-        self.report_file = directory / "client.json"
         self.events_file = directory / "events.jsonl"
         self._programs: list[subprocess.Popen[bytes]] = []
-        self._client: subprocess.Popen[bytes] | None = None
+        self._traffic = Traffic(lab, ADDRESS, directory / "client.json")
 
     def settings(self, method: str) -> str:
         """Return lifeboat.toml of the lab's hosts."""
@@ -62,10 +61,7 @@ class Scene:
 
     def start_client(self) -> None:
         """Let a client hold one connection, and wait until it is well under way."""
-        argv = [sys.executable, str(PROGRAMS / "client.py"), ADDRESS, str(PORT)]
-        argv += ["--output", str(self.report_file)]
-        self._client = self.lab.client.spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._programs.append(self._client)
+        self._traffic.start()
         self.wait("the client's first answers", lambda: self.client_report().get("answers", 0) > 100, 60)
 
     def break_disk(self) -> None:
@@ -75,20 +71,18 @@ class Scene:
 
     def ask(self, request: str, timeout_s: float = 600) -> dict[str, Any] | None:
         """Ask the container one thing over a connection of its own; None when nobody answers."""
-        argv = [sys.executable, str(PROGRAMS / "client.py"), ADDRESS, str(PORT), "--ask", request]
-        result = self.lab.client.run(argv, timeout_s=timeout_s, check=False)
-        return json.loads(result.output) if result.status == 0 else None
+        try:
+            return ask(self.lab, ADDRESS, request, timeout_s=timeout_s)
+        except CommandError:
+            return None
 
     def end_client(self) -> dict[str, Any]:
         """End the client and return what it saw."""
-        if self._client is not None:
-            self._client.send_signal(signal.SIGTERM)
-            self._client.wait(30)
-        return self.client_report()
+        return self._traffic.stop()
 
     def client_report(self) -> dict[str, Any]:
         """Return what the client has seen so far."""
-        return dict(json.loads(self.report_file.read_text())) if self.report_file.exists() else {}
+        return self._traffic.report()
 
     def events(self) -> list[dict[str, Any]]:
         """Return the alerts the receiver got, in order."""
@@ -113,6 +107,7 @@ class Scene:
 
     def close(self) -> None:
         """End the programs outside the hosts."""
+        self._traffic.stop()
         for program in self._programs:
             kill_group(program)
             program.wait()

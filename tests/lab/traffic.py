@@ -38,6 +38,10 @@ class Traffic:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
         """Start and wait for the first answers; raises `ExecutionError` when there are none."""
         self.output.unlink(missing_ok=True)
         self.process = self.lab.client.spawn(self.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -47,7 +51,6 @@ class Traffic:
                 self.stop()
                 raise ExecutionError(f"the client gets no answer: {self.report()}", code="lab-no-answer")
             time.sleep(0.02)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
