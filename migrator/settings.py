@@ -36,6 +36,9 @@ class MigratorSettings(Value):
     reconnect_limit_s: float = Field(
         default=60, ge=0, description="how long a drain waits for a lost peer before it is given up"
     )
+    criu_verbosity: int = Field(
+        default=1, ge=1, le=4, description="how much CRIU logs: 1 errors, 4 everything (costs freeze time)"
+    )
     pager_ports: tuple[int, int] = Field(
         default=(7450, 7499), description="first and last TCP port on which a target receives memory"
     )

@@ -179,12 +179,9 @@ class SourceMigration:
             container=self._container.id,
             journal=str(self._shared.state / "journal.db"),
             runc=shim_order.real_runc(),
-            freeze_limit_s=settings.freeze_limit_s,
-            park_limit_s=settings.park_limit_s,
             pki=str(self._shared.directory / "pki"),
+            settings=self._shared.settings,
             pager=pager,
-            pager_kind=settings.pager,
-            reconnect_limit_s=settings.reconnect_limit_s,
         )
         configuration = shim_order.write_order(self._directory, order)
         status = podman.network_status(self._container)

@@ -165,9 +165,8 @@ class Reception:
                 container=self.proposal.container.id,
                 journal=str(self._hall.state / "journal.db"),
                 runc=shim_order.real_runc(),
-                freeze_limit_s=self._hall.settings.freeze_limit_s,
-                park_limit_s=self._hall.settings.park_limit_s,
                 pki=str(self._hall.pki),
+                settings=self._hall.settings,
             )
             configuration = shim_order.write_order(self.directory, order)
             self._podman = Scope.start(

@@ -30,9 +30,6 @@ table arp {TABLE} {{
 OPEN = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "arp"))
 """Adding first makes deleting idempotent on every kernel; the word `destroy` would need Linux 6.3."""
 
-CRIU_LOCK = "CRIU"
-"""CRIU's own network lock: an iptables chain of this name (criu/net.c, iptables_network_lock_internal)."""
-
 _TIMEOUT_S = 10
 
 
@@ -50,19 +47,6 @@ def is_shut(namespace: Path) -> bool:
     """Say whether the gate stands in this namespace."""
     listed = run(_enter(namespace, "nft", "list", "tables"), timeout_s=_TIMEOUT_S)
     return TABLE in listed.output
-
-
-def remove_criu_lock(namespace: Path) -> None:
-    """Take away the lock that a CRIU which did not end well left in the namespace; idempotent."""
-    for tool in ("iptables", "ip6tables"):
-        for chain in ("INPUT", "OUTPUT"):
-            _quietly(_enter(namespace, tool, "-w", "-D", chain, "-j", CRIU_LOCK))
-        _quietly(_enter(namespace, tool, "-w", "-F", CRIU_LOCK))
-        _quietly(_enter(namespace, tool, "-w", "-X", CRIU_LOCK))
-
-
-def _quietly(argv: list[str]) -> None:
-    run(argv, timeout_s=_TIMEOUT_S, check=False)
 
 
 def _nft(namespace: Path, script: str) -> None:

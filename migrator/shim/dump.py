@@ -13,6 +13,8 @@ from migrator.command import kill_group, spawn
 from migrator.errors import ExecutionError
 from migrator.model import Method
 from migrator.runtime.criu_log import first_error
+from migrator.runtime.criu_options import with_options
+from migrator.shim.order import Order
 from migrator.shim.turnstile import Turnstile
 from migrator.storage.image import DESCRIPTORS
 
@@ -25,14 +27,14 @@ BEGIN_LIMIT_S = 5.0
 class Dump:
     """CRIU's dump through runc; lazy dumps stay alive, serving pages, until they are ended."""
 
-    def __init__(self, runc: str, arguments: Sequence[str], method: Method, directory: Path) -> None:
+    def __init__(self, order: Order, arguments: Sequence[str], directory: Path) -> None:
         """`arguments` are what podman gave its runtime: `checkpoint --image-path P --work-path W ... ID`.
 
         CRIU's log goes to `directory`; podman would delete it.
         """
-        self._runc = runc
+        self._order = order
         self._arguments = list(arguments)
-        self._lazy = method is Method.LAZY
+        self._lazy = order.method is Method.LAZY
         self._directory = directory
         self.images = Path(self._arguments[self._arguments.index("--image-path") + 1])
         work = self._arguments.index("--work-path") + 1
@@ -52,7 +54,8 @@ class Dump:
             self._status_read, status_write = os.pipe()
             server = f"127.0.0.1:{PAGE_SERVER_PORT}"
             options = ["--lazy-pages", "--page-server", server, "--status-fd", str(status_write)]
-        argv = [self._runc, *self._arguments[:-1], *options, self._arguments[-1]]
+        argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
+        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity)
         with (self._directory / "runc.log").open("wb") as log:
             passed = (status_write,) if self._lazy else ()
             self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from migrator.errors import PrerequisiteError
 from migrator.journal import Side
-from migrator.model import Method, Pager, Value
+from migrator.model import Method, Value
 from migrator.network.gate import SHUT
+from migrator.settings import MigratorSettings
 
 ORDER = "order.json"
 CONTROL = "shim.sock"
@@ -41,12 +42,9 @@ class Order(Value):
     container: str
     journal: str
     runc: str
-    freeze_limit_s: float
-    park_limit_s: float
     pki: str
+    settings: MigratorSettings
     pager: PagerAddress | None = None
-    pager_kind: Pager = Pager.LIFEBOAT
-    reconnect_limit_s: float = 60
 
 
 def write_order(directory: Path, order: Order) -> Path:

@@ -20,7 +20,9 @@ from migrator.command import kill_group, spawn
 from migrator.errors import ExecutionError
 from migrator.model import Method
 from migrator.runtime.criu_log import first_error
+from migrator.runtime.criu_options import with_options
 from migrator.runtime.runc import remove_remains
+from migrator.shim.order import Order
 from migrator.storage.image import DESCRIPTORS
 
 RESTORE_WAIT_S = 30.0
@@ -30,12 +32,12 @@ OPEN_WAIT_S = 5.0
 class Restore:
     """CRIU's restore through runc."""
 
-    def __init__(self, runc: str, arguments: Sequence[str], method: Method, directory: Path) -> None:
+    def __init__(self, order: Order, arguments: Sequence[str], directory: Path) -> None:
         """`arguments` are what podman gave its runtime; CRIU's log and sockets go to `directory`."""
-        self._runc = runc
+        self._order = order
         self._arguments = list(arguments)
         self._arguments[self._arguments.index("--work-path") + 1] = str(directory)
-        self._lazy = method is Method.LAZY
+        self._lazy = order.method is Method.LAZY
         self._directory = directory
         self.images = Path(option(self._arguments, "--image-path"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,11 +76,12 @@ class Restore:
         if self._process is not None:
             kill_group(self._process)
             self._process.wait()
-        remove_remains(self._runc, self._arguments[-1])
+        remove_remains(self._order.runc, self._arguments[-1])
 
     def _start(self) -> None:
         options = ["--lazy-pages"] if self._lazy else []
-        argv = [self._runc, *self._arguments[:-1], *options, self._arguments[-1]]
+        argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
+        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity)
         self._process = spawn(argv, stdin=sys.stdin.fileno(), stdout=1, stderr=2)
 
     def _write(self, descriptors: str) -> None:

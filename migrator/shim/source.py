@@ -38,7 +38,7 @@ class SourceShim:
 
     def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
         self._order = order
-        self._dump = Dump(order.runc, arguments, order.method, directory)
+        self._dump = Dump(order, arguments, directory)
         pid = first_pid(order.runc, order.container)
         self._cgroup = Cgroup.of_process(pid)
         self._namespace = Path(f"/proc/{pid}/ns/net")
@@ -77,9 +77,9 @@ class SourceShim:
 
     def _look_after(self) -> None:
         """Act without the daemon: give the container back when nobody will decide any more."""
-        limit, since = self._order.park_limit_s, self._parked_at
+        limit, since = self._order.settings.park_limit_s, self._parked_at
         if self._frozen_at is not None:
-            limit, since = self._order.freeze_limit_s, self._frozen_at
+            limit, since = self._order.settings.freeze_limit_s, self._frozen_at
         overdue = time.monotonic() - since > limit
         orphaned = self._frozen_at is not None and not self._control.connected
         if not (overdue or orphaned):
@@ -97,9 +97,9 @@ class SourceShim:
 
     def _call_sink(self, address: PagerAddress) -> PageSource | PageServerSession:
         pki, migration = Path(self._order.pki), self._order.migration
-        if self._order.pager_kind is Pager.CRIU:
+        if self._order.settings.pager is Pager.CRIU:
             return PageServerSession(address, pki, migration)
-        return PageSource(address, pki, migration, self._order.reconnect_limit_s)
+        return PageSource(address, pki, migration, self._order.settings.reconnect_limit_s)
 
     def _state(self) -> Message:
         return {
@@ -122,15 +122,13 @@ class SourceShim:
             self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
             self._control.say({"event": "frozen", "at": time.time()})
             self._cgroup.freeze(FREEZE_WAIT_S)
-            if self._order.method is not Method.LAZY:
-                gate.shut(self._namespace)  # at the end of a full dump CRIU unlocks the network
+            gate.shut(self._namespace)  # from here on nothing may reach, or leave, what CRIU writes down
             self._dump.go()
-            self._dump.wait_until_ready(self._order.freeze_limit_s)
+            self._dump.wait_until_ready(self._order.settings.freeze_limit_s)
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
                 self._pages.start(PAGE_SERVER_PORT, self._cgroup.pids())
             self._control.say({"event": "ready", "images": str(self._dump.images)})
-            gate.shut(self._namespace)  # CRIU's own lock stops IP, but the frozen source still answers ARP
         except LifeboatError:
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
@@ -152,7 +150,6 @@ class SourceShim:
             self._pages.fail()  # CRIU lets go of the tree on a page server error, and kills it on a clean end
         if self._dump.wait(ABORT_WAIT_S) is None:
             self._dump.kill()
-        self._undo("CRIU's network lock", lambda: gate.remove_criu_lock(self._namespace))
         self._undo("sockets in repair", lambda: repair.end_repair(self._cgroup.pids()))
         self._undo("the gate", lambda: gate.open_gate(self._namespace))
         self._cgroup.thaw()

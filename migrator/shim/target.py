@@ -33,7 +33,7 @@ class TargetShim:
 
     def __init__(self, directory: Path, order: Order, arguments: Sequence[str]) -> None:
         self._order = order
-        self._restore_tree = Restore(order.runc, arguments, order.method, directory)
+        self._restore_tree = Restore(order, arguments, directory)
         self._bundle = Path(option(arguments, "--bundle", "-b"))
         self._pid_file = Path(option(arguments, "--pid-file"))
         specification = json.loads((self._bundle / "config.json").read_text())
@@ -63,7 +63,7 @@ class TargetShim:
             message = self._control.wait(0.2)
             if message is not None:
                 self._control.say(self._answer(commands, message))
-            elif not self._pid and time.monotonic() - self._parked_at > self._order.park_limit_s:
+            elif not self._pid and time.monotonic() - self._parked_at > self._order.settings.park_limit_s:
                 _log.warning("parked for too long")
                 self._remove_remains()
         self._control.close()
