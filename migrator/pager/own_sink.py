@@ -20,7 +20,7 @@ from pathlib import Path
 
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.pager import userfault
-from migrator.pager.greeting import BULK, FAULTS, REQUEST, receive
+from migrator.pager.greeting import BULK, FAULTS, HELD, PAGES, PAIR, REQUEST, receive_answer
 from migrator.pager.images import PAGE_BYTES, lazy_ranges
 from migrator.pager.pending import Pending, Range
 from migrator.pager.sink import Sink, SinkOrder, SinkState, Task
@@ -29,6 +29,7 @@ from migrator.pager.userfault import Event, Kind, TreeGoneError
 FAULT_BYTES = 32 << 10  # a fault brings its neighbours along: one round trip costs more than these
 BULK_BYTES = 256 << 10
 BULK_UNDER_WAY = 8
+HELD_BYTES = 1 << 30
 POLL_S = 0.05
 
 _log = logging.getLogger("sink")
@@ -42,6 +43,7 @@ class Space:
     userfault: int
     pending: Pending
     cursor: int = 0
+    narrowed: bool = False  # whether it was asked which of it the source holds
 
 
 class OwnSink(Sink):
@@ -163,8 +165,8 @@ class OwnSink(Sink):
         while True:
             link = self.link(FAULTS)
             try:
-                link.sendall(REQUEST.pack(space.pid, len(buffer), part.origin))
-                receive(link, buffer)
+                link.sendall(REQUEST.pack(PAGES, space.pid, part.origin, len(buffer)))
+                receive_answer(link, buffer, len(buffer))
             except OSError as error:
                 self._mend(FAULTS, link, error)
                 continue
@@ -192,11 +194,25 @@ class OwnSink(Sink):
                 return
             link = self.link(BULK)
             try:
+                if not space.narrowed:
+                    self._narrow(space, link)
                 self._pass(space, link)
             except OSError as error:
                 self._mend(BULK, link, error)
             except TreeGoneError:
                 self._forget(space)
+
+    def _narrow(self, space: Space, link: ssl.SSLSocket) -> None:
+        """Ask what of the large ranges the source holds; mappings that CRIU was spared come whole at first."""
+        for part in space.pending.find(0, 1 << 64):
+            end = part.origin + part.end - part.start
+            for start in range(part.origin, end, HELD_BYTES) if part.end - part.start > BULK_BYTES else ():
+                length = min(HELD_BYTES, end - start)
+                link.sendall(REQUEST.pack(HELD, space.pid, start, length))
+                held = list(PAIR.iter_unpack(receive_answer(link, memoryview(b""))))
+                with self._lock:
+                    space.pending.narrow(start, start + length, held)
+        space.narrowed = True
 
     def _pass(self, space: Space, link: ssl.SSLSocket) -> None:
         """Go once through what is missing of a space, with several requests under way."""
@@ -206,12 +222,10 @@ class OwnSink(Sink):
         while under_way or not asked.empty:
             while not asked.empty and len(under_way) < BULK_UNDER_WAY:
                 part = self._next(space, asked)
-                link.sendall(REQUEST.pack(space.pid, part.end - part.start, part.origin))
+                link.sendall(REQUEST.pack(PAGES, space.pid, part.origin, part.end - part.start))
                 under_way.append(part)
             part = under_way.popleft()
-            view = buffer[: part.end - part.start]
-            receive(link, view)
-            self._fill(space, part, view)
+            self._fill(space, part, receive_answer(link, buffer, part.end - part.start))
 
     def _next(self, space: Space, asked: Pending) -> Range:
         part = asked.next(space.cursor, BULK_BYTES)

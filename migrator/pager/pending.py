@@ -7,7 +7,7 @@ there.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -82,6 +82,26 @@ class Pending:
                 kept.append(item.part(end, item.end))
             last += 1
         self._ranges[first:last] = kept
+
+    def narrow(self, start: int, end: int, held: Sequence[tuple[int, int]]) -> None:
+        """Forget what the source does not hold either: of its addresses from `start` to `end` all but `held`.
+
+        `held` is in order and lies between the two.
+        """
+        kept: list[Range] = []
+        for item in self._ranges:
+            shift = item.start - item.origin
+            first, last = max(item.origin, start), min(item.origin + item.end - item.start, end)
+            if first >= last:
+                kept.append(item)
+                continue
+            pieces = [(item.start, first + shift), (last + shift, item.end)]
+            index = bisect.bisect_right(held, first, key=lambda part: part[1])
+            while index < len(held) and held[index][0] < last:
+                pieces.insert(-1, (max(held[index][0], first) + shift, min(held[index][1], last) + shift))
+                index += 1
+            kept += [item.part(here, there) for here, there in pieces if here < there]
+        self._ranges = kept
 
     def move(self, source: int, target: int, length: int) -> None:
         """Follow an `mremap`: what was missing there is missing here now."""

@@ -14,15 +14,57 @@ import threading
 import time
 from pathlib import Path
 
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import LifeboatError
 from migrator.pager.criu_source import CriuHold
-from migrator.pager.greeting import BULK, FAULTS, REQUEST, greet, receive
+from migrator.pager.greeting import (
+    BULK,
+    COUNT,
+    FAULTS,
+    HELD,
+    PAIR,
+    REQUEST,
+    UNREADABLE,
+    greet,
+    receive,
+)
+from migrator.pager.images import pid_in_images
+from migrator.pager.scan import held_ranges
 from migrator.peers.tls import BUFFER_BYTES, call
 from migrator.shim.order import PagerAddress
 
 RETRY_S = 0.5
 
 _log = logging.getLogger("shim")
+
+
+class FrozenMemory:
+    """The memory of one process that stands still."""
+
+    def __init__(self, pid: int) -> None:
+        self._contents = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+
+    def held(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the parts of a range that hold something."""
+        return held_ranges(self._pagemap, start, end)
+
+    def read(self, into: memoryview, address: int) -> bool:
+        """Read memory; return False when some of it cannot be read.
+
+        What was never there reads as zeros, in a guard region too, which the kernel refuses to read as it
+        refuses a page whose memory has failed.
+        """
+        if self._copy(into, address):
+            return True
+        into[:] = bytes(len(into))
+        parts = self.held(address, address + len(into))
+        return all(self._copy(into[start - address : end - address], start) for start, end in parts)
+
+    def _copy(self, into: memoryview, address: int) -> bool:
+        try:
+            return os.preadv(self._contents, [into], address) == len(into)
+        except OSError:
+            return False
 
 
 class PageSource:
@@ -37,7 +79,7 @@ class PageSource:
         self._hold = CriuHold()
         self._links = {purpose: self._call(purpose) for purpose in (FAULTS, BULK)}
         self._sent = dict.fromkeys(self._links, 0)
-        self._memory: dict[int, int] = {}
+        self._memory: dict[int, FrozenMemory] = {}
         self._ended = False
         self.lost = False
 
@@ -49,8 +91,7 @@ class PageSource:
     def start(self, port: int, pids: tuple[int, ...]) -> None:
         """Take hold of CRIU's page server and serve the memory of the frozen processes."""
         self._hold.take(port)
-        for pid in pids:
-            self._memory[pid_in_images(pid)] = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = {pid_in_images(pid): FrozenMemory(pid) for pid in pids}
         for purpose in self._links:
             threading.Thread(target=self._serve, args=(purpose,), name=purpose, daemon=True).start()
 
@@ -83,17 +124,22 @@ class PageSource:
                     return
 
     def _answer(self, purpose: str) -> None:
-        link, buffer = self._links[purpose], memoryview(bytearray(BUFFER_BYTES))
+        link, buffer = self._links[purpose], memoryview(bytearray(COUNT.size + BUFFER_BYTES))
         request = bytearray(REQUEST.size)
         while True:
             receive(link, request)
-            pid, length, address = REQUEST.unpack(request)
-            view = buffer[:length]
-            count = os.preadv(self._memory[pid], [view], address)
-            if count != length:
-                raise ExecutionError(f"only {count} of {length} bytes at {address:#x}", code="page-unreadable")
-            link.sendall(view)
-            self._sent[purpose] += length
+            kind, pid, address, length = REQUEST.unpack(request)
+            memory = self._memory[pid]
+            if kind == HELD:
+                held = b"".join(PAIR.pack(*part) for part in memory.held(address, address + length))
+                link.sendall(COUNT.pack(len(held)) + held)
+            elif memory.read(buffer[COUNT.size : COUNT.size + length], address):
+                COUNT.pack_into(buffer, 0, length)
+                link.sendall(buffer[: COUNT.size + length])
+                self._sent[purpose] += length
+            else:
+                _log.error("%d bytes at %#x of process %d cannot be read", length, address, pid)
+                link.sendall(COUNT.pack(UNREADABLE))
 
     def _call_again(self, purpose: str) -> bool:
         deadline = time.monotonic() + self._limit_s
@@ -105,11 +151,3 @@ class PageSource:
             else:
                 return True
         return False
-
-
-def pid_in_images(pid: int) -> int:
-    """Return the pid by which CRIU's images know a process: the one in its innermost namespace."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    raise ExecutionError(f"process {pid} has no NSpid", code="no-nspid")

@@ -7,7 +7,7 @@ Our programs see that directory with our options added, in a mount namespace of 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/criu")
@@ -23,11 +23,13 @@ verbosity {verbosity}
 INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 
 
-def with_options(argv: Sequence[str], directory: Path, verbosity: int) -> list[str]:
+def with_options(
+    argv: Sequence[str], directory: Path, verbosity: int, environment: Mapping[str, str] | None = None
+) -> list[str]:
     """Return a command that runs `argv` so that CRIU below it gets our options.
 
     `directory` takes the changed copy of the host's CRIU configuration; `verbosity` is CRIU's, 1 (errors)
-    to 4 (everything).
+    to 4 (everything); `environment` is added to what `argv` inherits.
     """
     changed = directory / "criu"
     CONFIGURATION.mkdir(exist_ok=True)  # something to mount on
@@ -35,4 +37,5 @@ def with_options(argv: Sequence[str], directory: Path, verbosity: int) -> list[s
     with (changed / FILE).open("a") as file:
         file.write("\n" + OPTIONS.format(verbosity=verbosity))
     enter = ["unshare", "--mount", "--propagation", "slave"]
-    return [*enter, "sh", "-c", INSIDE, "sh", str(changed), str(CONFIGURATION), *argv]
+    variables = [f"{name}={value}" for name, value in (environment or {}).items()]
+    return [*enter, "sh", "-c", INSIDE, "sh", str(changed), str(CONFIGURATION), "env", *variables, *argv]

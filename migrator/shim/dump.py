@@ -11,7 +11,8 @@ from pathlib import Path
 
 from migrator.command import kill_group, spawn
 from migrator.errors import ExecutionError
-from migrator.model import Method
+from migrator.model import Method, Pager
+from migrator.pager.spare import Spare
 from migrator.runtime.criu_log import first_error
 from migrator.runtime.criu_options import with_options
 from migrator.shim.order import Order
@@ -43,6 +44,7 @@ class Dump:
         self._process: subprocess.Popen[bytes] | None = None
         self._status_read = -1
         self._turnstile: Turnstile | None = None
+        self._spare = Spare(directory) if self._lazy and order.settings.pager is Pager.LIFEBOAT else None
 
     def start(self) -> None:
         """Start runc; it comes as far as the turnstile."""
@@ -55,7 +57,8 @@ class Dump:
             server = f"127.0.0.1:{PAGE_SERVER_PORT}"
             options = ["--lazy-pages", "--page-server", server, "--status-fd", str(status_write)]
         argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
-        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity)
+        environment = self._spare.environment() if self._spare else {}
+        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity, environment)
         with (self._directory / "runc.log").open("wb") as log:
             passed = (status_write,) if self._lazy else ()
             self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)
@@ -67,18 +70,25 @@ class Dump:
         if self._turnstile is None or not self._turnstile.wait(lambda: self.running, timeout_s):
             raise self._failure("runc does not begin to dump this container")
 
-    def go(self) -> None:
-        """Let runc call CRIU. The container is frozen now, so CRIU leaves it frozen at its end (criu/seize.c)."""
+    def go(self, pids: tuple[int, ...]) -> None:
+        """Let runc call CRIU, given the container's processes, which are frozen now.
+
+        CRIU finds the cgroup frozen and so leaves it frozen at its end (criu/seize.c).
+        """
+        if self._spare is not None:
+            self._spare.choose(pids)
         if self._turnstile is not None:
             self._turnstile.let_through(BEGIN_LIMIT_S)
 
-    def wait_until_ready(self, timeout_s: float) -> None:
+    def wait_until_ready(self, timeout_s: float, pids: tuple[int, ...]) -> None:
         """Return when all images but the memory (lazy), or all of them (full), are written.
 
         Raises `ExecutionError` with CRIU's own words when the dump failed or takes too long.
         """
         if self._lazy:
             self._wait_for_page_server(timeout_s)
+            if self._spare is not None:
+                self._spare.enter(self.images, pids)
         elif self.wait(timeout_s) != 0:
             raise self._failure("CRIU cannot dump this container")
 

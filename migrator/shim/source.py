@@ -123,11 +123,12 @@ class SourceShim:
             self._control.say({"event": "frozen", "at": time.time()})
             self._cgroup.freeze(FREEZE_WAIT_S)
             gate.shut(self._namespace)  # from here on nothing may reach, or leave, what CRIU writes down
-            self._dump.go()
-            self._dump.wait_until_ready(self._order.settings.freeze_limit_s)
+            pids = self._cgroup.pids()
+            self._dump.go(pids)
+            self._dump.wait_until_ready(self._order.settings.freeze_limit_s, pids)
             self._cgroup.ask_to_freeze()  # CRIU thawed it to dump it; now ptrace alone holds the tree
             if self._pages is not None:
-                self._pages.start(PAGE_SERVER_PORT, self._cgroup.pids())
+                self._pages.start(PAGE_SERVER_PORT, pids)
             self._control.say({"event": "ready", "images": str(self._dump.images)})
         except LifeboatError:
             self._journal.decide(self._order.migration, Decision.ABORT)

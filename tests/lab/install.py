@@ -26,8 +26,9 @@ WHEEL_TAGS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux20
 """Binary packages Debian 13 (glibc 2.41) can use, newest kind first (PEP 600)."""
 
 DOWNLOAD_TIMEOUT_S = 600
+BUILD_TIMEOUT_S = 300
 SOURCES = ("pyproject.toml", "README.md", "run", "migrator", "watchdog", "policies", "systemd", "docs/man")
-BUILD_REQUIREMENT = "setuptools>=77"
+LEFT_OVER = ("__pycache__", "*.so")  # what an editable installation leaves among the sources
 
 
 def layers(root: Path) -> list[Path]:
@@ -39,7 +40,7 @@ def layers(root: Path) -> list[Path]:
 def dependencies_layer(root: Path) -> Path:
     """Return the layer with the private environment and everything but lifeboat in it."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], BUILD_REQUIREMENT]
+    wanted = project["dependencies"]
     recipe = json.dumps([wanted, root.name])
     return cached("packages", recipe, lambda target: build_dependencies(target, root, wanted)) / "files"
 
@@ -76,24 +77,24 @@ def project_layer(root: Path, packages: Path) -> Path:
 
 
 def build_project(target: Path, root: Path, packages: Path) -> None:
-    """Build and install the wheel inside the root, and place all other files with `./run`."""
+    """Build the wheel here, where a compiler is, install it inside the root, and place all other files."""
     with tempfile.TemporaryDirectory(prefix="lifeboat-lab-") as name:
-        copy = Path(name)
+        copy, wheels = Path(name, "source"), Path(name, "wheels")
         for source in SOURCES:
             copy_source(CHECKOUT / source, copy / source)
-        pip = f"{VENV}/bin/pip install --quiet --no-deps --no-index --no-build-isolation"
-        script = f"cp -r /mnt /tmp/source; {pip} /tmp/source"
-        build_layer(target, [packages, root], (copy, "/mnt"), ["sh", "-ec", script])
-        shutil.rmtree(target / "files/tmp/source")
+        pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-index", "--no-build-isolation"]
+        command.run([*pip, "--wheel-dir", str(wheels), str(copy)], timeout_s=BUILD_TIMEOUT_S)
+        script = f"{VENV}/bin/pip install --quiet --no-deps --no-index /mnt/*.whl"
+        build_layer(target, [packages, root], (wheels, "/mnt"), ["sh", "-ec", script])
         place = [str(copy / "run"), "place-files", str(target / "files")]
         command.run(place, timeout_s=60)
 
 
 def copy_source(source: Path, target: Path) -> None:
-    """Copy a file or a directory, if it is there, without what Python leaves behind."""
+    """Copy a file or a directory, if it is there, without what building leaves behind."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OVER))
     elif source.exists():
         shutil.copy2(source, target)
 
@@ -105,7 +106,7 @@ def digest_of_sources() -> str:
         top = CHECKOUT / source
         files = sorted(top.rglob("*")) if top.is_dir() else [top]
         for file in files:
-            if file.is_file() and "__pycache__" not in file.parts:
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so":
                 digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
                 digest.update(file.read_bytes())
     return digest.hexdigest()

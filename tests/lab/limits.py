@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("limits.c")
 LIBRARY = "/usr/local/lib/lifeboat-lab-limits.so"
 WRAPPER = f"""\
 #!/bin/sh
-LD_PRELOAD={LIBRARY} exec /usr/sbin/criu "$@"
+LD_PRELOAD="{LIBRARY} $LD_PRELOAD" exec /usr/sbin/criu "$@"
 """
 COMPILE_TIMEOUT_S = 60
 
