@@ -88,12 +88,12 @@ def _same_host(_c: ContainerFacts, source: HostFacts, target: HostFacts, _m: Met
     return ("same-host", "it is the source") if source.host == target.host else None
 
 
-def _cpu(_c: ContainerFacts, source: HostFacts, target: HostFacts, method: Method) -> tuple[str, str] | None:
+def _cpu(_c: ContainerFacts, source: HostFacts, target: HostFacts, _m: Method) -> tuple[str, str] | None:
     """A process may use any flag of the processor it was started on; CRIU compares them too."""
     if target.architecture != source.architecture:
         return "target-architecture", f"it is {target.architecture}, not {source.architecture}"
     missing = sorted(set(source.cpu_flags) - set(target.cpu_flags))
-    if missing and method is not Method.COLD:
+    if missing:
         return "target-lacks-cpu-flags", f"its processor lacks {', '.join(missing[:5])}"
     return None
 
@@ -102,8 +102,6 @@ def _software(_c: ContainerFacts, source: HostFacts, target: HostFacts, method: 
     """CRIU's page protocol changed between 4.1 and 4.2, and its images are only read by the same or newer."""
     if not target.podman:
         return "target-lacks-podman", "podman is not installed there"
-    if method is Method.COLD:
-        return None
     for name, found in (("runc", target.runc), ("CRIU", target.criu)):
         if not found:
             return f"target-lacks-{name.lower()}", f"{name} is not installed there"

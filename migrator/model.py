@@ -25,7 +25,6 @@ class Method(StrEnum):
 
     LAZY = "lazy"  # processes first, memory on demand after the commit
     FULL = "full"  # stop, copy everything, start
-    COLD = "cold"  # stop, sync files, start afresh: memory and connections are lost
 
 
 class Pager(StrEnum):

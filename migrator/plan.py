@@ -1,6 +1,6 @@
 """The plan of an evacuation: every container, where it goes, by which rung, how long that takes.
 
-Estimates are orders of magnitude, from measurements on two cores (docs/decisions/0003): they order and
+Estimates are orders of magnitude, from measurements on two cores (docs/decisions/0010): they order and
 explain, nothing is decided by them alone.
 """
 
@@ -15,9 +15,9 @@ PRIORITY_LABEL = "lifeboat.priority"  # higher goes first; default 0
 METHOD_LABEL = "lifeboat.method"
 OPT_OUT_LABEL = "lifeboat.evacuate"  # "no": this container stays
 
-FREEZE_MS, FREEZE_MS_PER_GIB = 300, 70  # lazy: a constant part, and filling CRIU's page pipes
+FREEZE_MS, FREEZE_MS_PER_GIB = 350, 60  # lazy: a constant part, and what the kernel needs to list the memory
 FULL_BYTES_PER_S = 150 << 20  # write, send, read the complete file
-DRAIN_BYTES_PER_S = 100 << 20  # CRIU's lazy-pages daemon, between idle (262 MB/s) and busy (37 MB/s)
+DRAIN_BYTES_PER_S = 100 << 20  # our pager while the container touches pages all the time
 PREPARE_S = 3.0
 
 

@@ -27,7 +27,17 @@ WHEEL_TAGS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux20
 
 DOWNLOAD_TIMEOUT_S = 600
 BUILD_TIMEOUT_S = 300
-SOURCES = ("pyproject.toml", "README.md", "run", "migrator", "watchdog", "policies", "systemd", "docs/man")
+SOURCES = (
+    "pyproject.toml",
+    "README.md",
+    "run",
+    "migrator",
+    "watchdog",
+    "policies",
+    "systemd",
+    "docs/man",
+    "docs/samples",
+)
 LEFT_OVER = ("__pycache__", "*.so")  # what an editable installation leaves among the sources
 
 

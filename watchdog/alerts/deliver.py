@@ -49,14 +49,19 @@ class Deliverer:
         self._woken.set()
 
     def deliver_due(self) -> None:
-        """Try every parcel that is due, once."""
+        """Try every parcel that is due, once; what a receiver would not take now does not delay other receivers."""
         hooks = {hook.url: hook for hook in self._settings.webhook}
+        down: dict[str, str] = {}
         for parcel in self._outbox.due(time.time()):
+            if parcel.url in down:
+                self._outbox.postpone(parcel, down[parcel.url], time.time())
+                continue
             hook = hooks.get(parcel.url)
             reason = deliver(parcel.event, hook) if hook else "the receiver is not in the settings any more"
             if not reason:
                 self._outbox.delivered(parcel)
                 continue
+            down[parcel.url] = reason
             self._put_off(parcel, reason)
 
     def _put_off(self, parcel: Parcel, reason: str) -> None:

@@ -65,15 +65,17 @@ class Outbox:
 
     def delivered(self, parcel: Parcel) -> None:
         """The receiver has it."""
-        self._mark(parcel, "delivered", "", 0.0)
+        self._mark(parcel, "delivered", "", 0.0, attempts=parcel.attempts + 1)
 
     def failed(self, parcel: Parcel, reason: str, now: float, limit: int) -> bool:
         """Delivery failed: try again later, or give up after `limit` attempts; return whether it was given up."""
-        attempts = parcel.attempts + 1
-        pause_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(parcel.attempts, 20))
-        state = "given-up" if attempts >= limit else "waiting"
-        self._mark(parcel, state, reason, now + pause_s)
+        state = "given-up" if parcel.attempts + 1 >= limit else "waiting"
+        self._mark(parcel, state, reason, now + self._pause_s(parcel), attempts=parcel.attempts + 1)
         return state == "given-up"
+
+    def postpone(self, parcel: Parcel, reason: str, now: float) -> None:
+        """Its receiver is down: look again after the usual pause, without counting an attempt."""
+        self._mark(parcel, "waiting", reason, now + self._pause_s(parcel), attempts=parcel.attempts)
 
     def waiting(self) -> int:
         """Return how many parcels wait."""
@@ -85,9 +87,12 @@ class Outbox:
         """Close the file."""
         self._database.close()
 
-    def _mark(self, parcel: Parcel, state: str, error: str, next_at: float) -> None:
+    def _pause_s(self, parcel: Parcel) -> float:
+        return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(parcel.attempts, 20))
+
+    def _mark(self, parcel: Parcel, state: str, error: str, next_at: float, *, attempts: int) -> None:
         with self._lock, self._database:
             self._database.execute(
                 "UPDATE parcel SET state = ?, error = ?, attempts = ?, next_at = ? WHERE event = ? AND url = ?",
-                (state, error, parcel.attempts + 1, next_at, parcel.event.id, parcel.url),
+                (state, error, attempts, next_at, parcel.event.id, parcel.url),
             )
