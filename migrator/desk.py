@@ -10,10 +10,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 
 from migrator.errors import PrerequisiteError
+from migrator.hall import Hall
 from migrator.peers.streams import Header, StreamHandler, feed_command, join_command
 from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report
 from migrator.storage import image
-from migrator.target import Hall, Reception
+from migrator.target import Reception
 
 IMAGE_LIMIT_BYTES = 1 << 28  # of images without memory; a usual container has 0.1 to 1 MB
 RSYNC_SERVER = ("rsync", "--server")
@@ -62,6 +63,7 @@ class Desk:
             raise PrerequisiteError(
                 f"{self._hall.host} knows nothing of the migration {migration}", code="unknown-migration"
             )
+        found.touch()
         return found
 
     def take_up(self, reception: Reception) -> None:
@@ -116,8 +118,9 @@ class Desk:
 
         @router.get("/{migration}/decision")
         def decision(migration: str) -> DecisionTold:
-            word = self._hall.journal.decision(migration)
-            return DecisionTold(migration=migration, decision=word or "")
+            word, entry = self._hall.journal.decision(migration), self._hall.journal.entry(migration)
+            ended = entry is not None and entry.outcome is not None
+            return DecisionTold(migration=migration, decision=word or "", ended=ended)
 
         return router
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import APIRouter
 
+from migrator.caretaker import Caretaker, adopted
 from migrator.choice import reject
 from migrator.desk import Desk
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.facts import FactsReader, Standing
+from migrator.hall import Hall
 from migrator.health import Verdict
-from migrator.journal import Journal, Side
+from migrator.journal import Entry, Journal, Side
 from migrator.model import (
     ContainerFacts,
     EvacuationPlan,
@@ -27,11 +31,11 @@ from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.streams import StreamHandler
 from migrator.plan import plan_evacuation, supported_method
-from migrator.recovery import recover_source, recover_target
+from migrator.recovery import recover_source
 from migrator.runtime import podman
+from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
-from migrator.source import Departure, SourceMigration
-from migrator.target import Hall
+from migrator.source import Departure, Journey, SourceMigration
 from migrator.timeline import Observer
 
 JOURNAL = "journal.db"
@@ -68,6 +72,8 @@ class Engine:
         )
         self._desk = Desk(self._hall, self._refusal)
         self._facts = FactsReader(host, self._standing)
+        self._moving: set[str] = set()
+        self._lock = threading.Lock()
 
     def containers(self) -> tuple[ContainerFacts, ...]:
         """Return the running containers of this host."""
@@ -123,6 +129,18 @@ class Engine:
         facts = podman.container(container)
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
+        with self._claimed(facts.id, facts.name):
+            return self._migrate(facts, target, method, observe)
+
+    def _migrate(
+        self, facts: ContainerFacts, target: str, method: Method | None, observe: Observer
+    ) -> MigrationOutcome:
+        if Cgroup.of_process(podman.first_pid(facts.id)).frozen:
+            raise PrerequisiteError(
+                f"{facts.name} stands frozen here: its last migration was committed but did not end",
+                code="container-frozen",
+                hint="find out whether it runs on the target (lifeboat history), then remove one of the two",
+            )
         rung = supported_method(facts, method or self._settings.method)
         if rung is None:
             reasons = "; ".join(sorted(set(facts.unsupported.values()))) or "no such rung"
@@ -140,18 +158,32 @@ class Engine:
             self._departure, migration=migration, container=facts, target=client, method=rung, observe=observe
         ).run()
 
-    def recover(self) -> tuple[MigrationOutcome, ...]:
-        """After a restart: finish or revert what the journal does not know the end of."""
-        outcomes: list[MigrationOutcome | None] = []
+    def take_up(self) -> None:
+        """After a restart, before peers may call: know the incoming migrations that have no end yet."""
+        for reception in adopted(self._hall, self._journal):
+            self._desk.take_up(reception)
+
+    def recover(self, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]) -> None:
+        """After a restart, when peers may call: bring to an end, in threads, what has none yet.
+
+        `ended` takes how each migration away from here ended, and what was lost here; `failed` takes the
+        words for a human where that could not be done.
+        """
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
-                outcomes.append(recover_source(self._departure, entry, self._peers))
-            else:
-                reception, outcome = recover_target(self._hall, entry, self._peers)
-                outcomes.append(outcome)
-                if reception is not None:
-                    self._desk.take_up(reception)
-        return tuple(outcome for outcome in outcomes if outcome is not None)
+                work = (entry, ended, failed)
+                threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
+        Caretaker(self._hall, self._peers, self._desk.receptions, self._desk.forget, ended).start()
+
+    def _recover(
+        self, entry: Entry, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
+    ) -> None:
+        container = Journey.model_validate_json(entry.request).container
+        try:
+            with self._claimed(container.id, container.name):
+                ended(recover_source(self._departure, entry, self._peers))
+        except (LifeboatError, OSError) as error:
+            failed(f"the migration {entry.migration} of {container.name} could not be brought to an end: {error}")
 
     def history(self, limit: int = 50) -> tuple[MigrationOutcome, ...]:
         """Return the latest migrations that have ended, newest first."""
@@ -169,6 +201,21 @@ class Engine:
     def stream_handlers(self) -> Mapping[str, StreamHandler]:
         """Return the target's side of the streams."""
         return self._desk.streams()
+
+    @contextmanager
+    def _claimed(self, container: str, name: str) -> Iterator[None]:
+        """Hold a container against a second migration of it."""
+        with self._lock:
+            if container in self._moving:
+                raise PrerequisiteError(
+                    f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
+                )
+            self._moving.add(container)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._moving.discard(container)
 
     def _client(self, name: str) -> PeerClient:
         return PeerClient(self._peers.peer(name), self._peers.pki)

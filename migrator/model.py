@@ -125,6 +125,7 @@ class PlannedMigration(Value):
     expected_duration_s: float
     rejections: tuple[Rejection, ...] = ()
     reason: str = ""  # why this target, or why none
+    kept: bool = False  # its label says that it stays
 
 
 class EvacuationPlan(Value):

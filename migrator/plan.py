@@ -34,7 +34,7 @@ def plan_evacuation(
     planned = []
     for container in sorted(containers, key=_order):
         if container.labels.get(OPT_OUT_LABEL, "").lower() == "no":
-            planned.append(_stays(container, f"it carries the label {OPT_OUT_LABEL}=no"))
+            planned.append(_stays(container, f"it carries the label {OPT_OUT_LABEL}=no", kept=True))
             continue
         rung = supported_method(container, method)
         if rung is None:
@@ -91,7 +91,7 @@ def _planned(container: ContainerFacts, rung: Method, choice: Choice) -> Planned
     )
 
 
-def _stays(container: ContainerFacts, reason: str) -> PlannedMigration:
+def _stays(container: ContainerFacts, reason: str, *, kept: bool = False) -> PlannedMigration:
     return PlannedMigration(
         container=container.name,
         target=None,
@@ -100,6 +100,7 @@ def _stays(container: ContainerFacts, reason: str) -> PlannedMigration:
         expected_freeze_ms=0,
         expected_duration_s=0.0,
         reason=reason,
+        kept=kept,
     )
 
 

@@ -76,7 +76,8 @@ class Opened(Value):
 
 
 class DecisionTold(Value):
-    """What the source decided: `commit`, `abort` or nothing yet (empty)."""
+    """What the source decided: `commit`, `abort` or nothing yet (empty); and whether it is done with it."""
 
     migration: str
     decision: str
+    ended: bool = False

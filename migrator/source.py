@@ -104,6 +104,7 @@ class SourceMigration:
                 self._freeze_and_restore()
                 self._commit()
         except LifeboatError as error:
+            self._shared.journal.decide(self._id, Decision.ABORT)  # a target that asks must hear it
             return self._ended(Phase.ABORTED, error)
         return self._after_commit()
 
@@ -294,8 +295,16 @@ class SourceMigration:
         self._ask({"do": "release"}, timeout_s=PODMAN_END_WAIT_S)
         if self._podman is not None:
             self._podman.wait(PODMAN_END_WAIT_S)
-        podman.remove_container(self._container.id)
-        self._target.call("POST", f"/v1/migrations/{self._id}/complete", None, Report, timeout_s=REQUEST_WAIT_S)
+        path = f"/v1/migrations/{self._id}/complete"
+        for what, step in (
+            ("the container's remains stay", lambda: podman.remove_container(self._container.id)),
+            # A target that does not hear it asks by itself: migrator.caretaker.
+            ("the target clears away later", lambda: self._target.call("POST", path, None, Report, timeout_s=10)),
+        ):
+            try:
+                step()
+            except LifeboatError as error:
+                self._timeline.tell(f"{what}: {error}")
 
     def _withdraw(self) -> None:
         """Undo: the target forgets this migration."""

@@ -8,45 +8,31 @@ builds its receptions anew from the journal and these sockets.
 from __future__ import annotations
 
 import shutil
-import tarfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from migrator import evidence
 from migrator.command import run
 from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
-from migrator.journal import Decision, Journal, Side
+from migrator.hall import Hall
+from migrator.journal import Decision, Side
 from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase
 from migrator.pager import sink
 from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
 from migrator.runtime import podman, tombstone
-from migrator.runtime.scope import Scope
-from migrator.settings import MigratorSettings
+from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, overlay
 from migrator.storage.sync import LAYER, SHARED_MEMORY, VOLUME
+from migrator.storage.volumes import Volumes
 
 CONTROL_WAIT_S = 10.0
 RESTORE_WAIT_S = 45.0
 PODMAN_END_WAIT_S = 20.0
-
-
-@dataclass(frozen=True)
-class Hall:
-    """What all receptions of a host share."""
-
-    host: str
-    settings: MigratorSettings
-    state: Path  # /var/lib/lifeboat
-    runtime: Path  # /run/lifeboat
-    pki: Path
-    journal: Journal
 
 
 class Reception:
@@ -67,17 +53,28 @@ class Reception:
         self._images: Path | None = None
         self._pid = 0
         self._restored_in_ms = 0.0
-        self._created_volumes: list[str] = []
+        self._volumes = Volumes(hall.host, proposal.container)
         self._layer_changed = False
         self._opened_at: float | None = None
         self._standing = Standing.RESERVED
         self._reason = ""
+        self._heard_at = time.monotonic()
+        self.ended = False
+
+    def touch(self) -> None:
+        """The source was heard."""
+        self._heard_at = time.monotonic()
+
+    @property
+    def quiet_s(self) -> float:
+        """Return for how long the source was not heard."""
+        return time.monotonic() - self._heard_at
 
     @property
     def reserved_bytes(self) -> int:
         """Return the memory this migration will still take from this host."""
         waiting = (Standing.RESERVED, Standing.PARKED, Standing.RESTORED, Standing.DRAINING)
-        return self.proposal.container.memory_bytes if self._standing in waiting else 0
+        return self.proposal.container.memory_bytes if self._standing in waiting and not self.ended else 0
 
     def reserve(self) -> Accepted:
         """Take the reservation; start the page sink, so that the source can call it at once."""
@@ -100,7 +97,7 @@ class Reception:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._write(Phase.PREPARE, f"reserved for {container.name} from {self.proposal.source}")
             port = self._start_sink() if self.proposal.method is Method.LAZY else 0
-            self._prepare_volumes()
+            self._volumes.prepare()
             return Accepted(migration=self._id, needs_image=needs_image, pager_port=port)
 
     def _start_sink(self) -> int:
@@ -120,21 +117,6 @@ class Reception:
         Scope.start_module(f"lifeboat-sink-{self._id}", "migrator.pager", self.directory)
         return int(self._ask_sink({"do": "progress"})["port"])
 
-    def _prepare_volumes(self) -> None:
-        for mount in self.proposal.container.volumes:
-            if mount.kind != "volume":
-                continue
-            if podman.has_volume(mount.name):
-                if any(podman.volume_path(mount.name).iterdir()):
-                    raise PrerequisiteError(
-                        f"{self._hall.host} already has a volume {mount.name} with files in it",
-                        code="target-volume-taken",
-                        hint=f"remove it there if it is not needed: podman volume rm {mount.name}",
-                    )
-            else:
-                podman.ensure_volume(mount.name)
-                self._created_volumes.append(mount.name)
-
     def tree_path(self, tree: str) -> Path:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
         if tree == LAYER:
@@ -145,9 +127,8 @@ class Reception:
             return self._staging
         if tree == SHARED_MEMORY and self._bundle is not None:
             return self._bundle / "shm"
-        for mount in self.proposal.container.volumes:
-            if mount.kind == "volume" and tree == VOLUME + mount.name:
-                return podman.volume_path(mount.name)
+        if tree.startswith(VOLUME) and (path := self._volumes.path(tree.removeprefix(VOLUME))):
+            return path
         raise PrerequisiteError(f"this migration has no tree {tree!r} here", code="no-such-tree")
 
     def park(self, request: ParkRequest) -> None:
@@ -157,7 +138,12 @@ class Reception:
                 return
             podman.ensure_name(self.proposal.container.image_id, self.proposal.container.image)
             archive = self.directory / "import.tar"
-            _write_archive(archive, request)
+            members = {
+                "config.dump": request.configuration,
+                "spec.dump": request.specification,
+                "network.status": request.network_status,
+            }
+            podman.write_checkpoint_archive(archive, members)
             order = shim_order.Order(
                 migration=self._id,
                 side=Side.TARGET,
@@ -228,28 +214,46 @@ class Reception:
         return self._images
 
     def commit(self) -> Opened:
-        """The source has committed: the container is ours from here on, whatever happens."""
+        """The source has committed: the container is ours from here on, whatever happens.
+
+        Every step may be repeated, for a daemon may die, or an answer be lost, after any of them.
+        """
         with self._lock:
-            if self._opened_at is not None:
-                return Opened(migration=self._id, at=self._opened_at)
-            if self._standing is not Standing.RESTORED or self._shim is None:
+            if self._standing not in (Standing.RESTORED, Standing.DRAINING, Standing.DRAINED):
                 raise ExecutionError("nothing is restored for this migration", code="not-restored")
             if self._hall.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
                 raise ExecutionError("this migration was aborted here", code="aborted")
-            answer = self._shim.ask({"do": "open"}, timeout_s=CONTROL_WAIT_S)
-            self._opened_at = float(answer["at"])
-            if self.proposal.method is Method.LAZY:
-                self._ask_sink({"do": "go", "pid": self._pid})
-                self._standing = Standing.DRAINING
-            else:
-                self._standing = Standing.DRAINED
-            self._write(Phase.RESTORE, f"restored in {self._restored_in_ms:.0f} ms, silent")
-            self._write(Phase.COMMIT, "the gate is open, the address announced")
+            if self._opened_at is None:
+                self._opened_at = self._open()
+                self._write(Phase.RESTORE, f"restored in {self._restored_in_ms:.0f} ms, silent")
+                self._write(Phase.COMMIT, "the gate is open, the address announced")
+            if self._standing is Standing.RESTORED:
+                self._let_memory_flow()
             return Opened(migration=self._id, at=self._opened_at)
+
+    def _open(self) -> float:
+        """Open the gate and let podman have the container; return when (Unix seconds)."""
+        if self._shim is None:
+            raise ExecutionError("nothing is restored for this migration", code="not-restored")
+        try:
+            return float(self._shim.ask({"do": "open"}, timeout_s=CONTROL_WAIT_S)["at"])
+        except LifeboatError:
+            # The shim ends well only after it opened the gate: then only its answer was lost.
+            if self._podman is None or self._podman.wait(CONTROL_WAIT_S) != 0:
+                raise
+            return time.time()
+
+    def _let_memory_flow(self) -> None:
+        if self.proposal.method is Method.LAZY and (self.directory / sink.CONTROL).exists():
+            self._ask_sink({"do": "go", "pid": self._pid})
+            self._standing = Standing.DRAINING
+        else:
+            self._standing = Standing.DRAINED
 
     def adopt(self, shim: ControlClient | None) -> None:
         """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
         with self._lock:
+            self._heard_at = float("-inf")  # look at it soon
             self._shim = shim
             if shim is not None:
                 state = shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
@@ -257,9 +261,10 @@ class Reception:
                 self._images, self._pid = Path(state["images"]), int(state["pid"])
                 self._standing = Standing.RESTORED if state["restored"] else Standing.PARKED
             elif self._hall.journal.decision(self._id) is Decision.COMMIT:
-                self._opened_at = time.time()
-                lazy = self.proposal.method is Method.LAZY and (self.directory / sink.CONTROL).exists()
-                self._standing = Standing.DRAINING if lazy else Standing.DRAINED
+                self._standing = Standing.RESTORED
+                self._opened_at = time.time()  # the shim ends only after it opened the gate
+                self._pid = podman.first_pid(self.proposal.container.id)
+                self._let_memory_flow()
 
     def report(self) -> Report:
         """Tell how the migration stands, and notice here that its drain has ended."""
@@ -280,6 +285,13 @@ class Reception:
                 reason=self._reason,
             )
 
+    def abandon(self, reason: str) -> None:
+        """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
+        with self._lock:
+            undecided = self._hall.journal.decision(self._id) is None
+            if not undecided or self._standing is not Standing.RESTORED:
+                self.abort(reason)
+
     def abort(self, reason: str) -> None:
         """Undo everything here; refused after the commit."""
         with self._lock:
@@ -292,10 +304,10 @@ class Reception:
                 _quietly(lambda: self._shim and self._shim.ask({"do": "abort"}, timeout_s=CONTROL_WAIT_S))
             if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
                 self._podman.kill()
+            end_scope(f"lifeboat-target-{self._id}")
             if self._shim is not None:
                 podman.remove_container(self.proposal.container.id)
-            for volume in self._created_volumes:
-                podman.remove_volume(volume)
+            self._volumes.remove()
             evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.ABORTED, reason)
@@ -304,6 +316,8 @@ class Reception:
     def complete(self) -> None:
         """The memory is here and the source is released: take the scaffolding down."""
         with self._lock:
+            if self.ended:
+                return
             if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
                 raise ExecutionError("podman does not finish the restore", code="podman-stuck")
             report = self.report()
@@ -313,19 +327,24 @@ class Reception:
             self._write(Phase.DONE, "complete")
             self._finish(Phase.DONE, drained_bytes=report.drained_bytes, drain_s=report.drain_s)
 
+    @property
+    def given_up(self) -> bool:
+        """Say whether somebody removed the container of a lost drain."""
+        return not podman.has_container(self.proposal.container.id)
+
     def lose(self) -> None:
-        """The memory will not come: kill the frozen tree before its userfaultfds close."""
+        """The memory did not come, and the frozen tree was killed: only now may its userfaultfds close."""
         with self._lock:
             reason = self.report().reason
-            podman.remove_container(self.proposal.container.id)
             evidence.keep(self.directory, self._hall.state, self._id)
             self._clear()
             self._write(Phase.LOST, reason)
             self._finish(Phase.LOST, error=reason)
 
     def _clear(self) -> None:
+        if (self.directory / sink.CONTROL).exists():
+            _quietly(lambda: self._ask_sink({"do": "end"}))
         if self._sink is not None:
-            _quietly(lambda: self._sink and self._sink.ask({"do": "end"}, timeout_s=CONTROL_WAIT_S))
             self._sink.close()
             self._sink = None
         if self._shim is not None:
@@ -355,35 +374,21 @@ class Reception:
     def _finish(
         self, phase: Phase, *, error: str = "", drained_bytes: int | None = None, drain_s: float | None = None
     ) -> None:
-        self._hall.journal.finish(
-            MigrationOutcome(
-                migration=self._id,
-                container=self.proposal.container.name,
-                source=self.proposal.source,
-                target=self._hall.host,
-                method=self.proposal.method,
-                phase=phase,
-                drained_bytes=drained_bytes,
-                drain_s=drain_s,
-                error=error,
-            )
+        self.ended = True
+        outcome = self.outcome(phase, error)
+        self._hall.journal.finish(outcome.model_copy(update={"drained_bytes": drained_bytes, "drain_s": drain_s}))
+
+    def outcome(self, phase: Phase, error: str) -> MigrationOutcome:
+        """Return how this migration ended, or would end now."""
+        return MigrationOutcome(
+            migration=self._id,
+            container=self.proposal.container.name,
+            source=self.proposal.source,
+            target=self._hall.host,
+            method=self.proposal.method,
+            phase=phase,
+            error=error,
         )
-
-
-def _write_archive(archive: Path, request: ParkRequest) -> None:
-    """Write what `podman container restore --import` needs to see of a checkpoint archive."""
-    members = {
-        "config.dump": request.configuration,
-        "spec.dump": request.specification,
-        "network.status": request.network_status,
-        "checkpoint/inventory.img": "the images come later\n",
-    }
-    with tarfile.open(archive, "w") as tar:
-        for name, text in members.items():
-            data = text.encode()
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(data), 0o600
-            tar.addfile(member, BytesIO(data))
 
 
 def _quietly(step: Callable[[], object]) -> None:

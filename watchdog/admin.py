@@ -217,6 +217,7 @@ def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:
             {
                 "container": planned.container,
                 "movable": planned.target is not None,
+                "kept": planned.kept,
                 "method": planned.method if planned.target else None,
                 "target": planned.target,
                 "reason": planned.reason,

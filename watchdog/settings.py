@@ -31,6 +31,9 @@ class EvacuationSettings(Value):
 
     automatic: bool = Field(default=True, description="evacuate by itself when the verdict is failing")
     tick_s: float = Field(default=1.0, gt=0, le=60, description="how often the verdict is looked at")
+    again_s: float = Field(
+        default=60, gt=0, description="how often a failing host tries anew to move what nobody could take"
+    )
     window_days: float = Field(default=30, gt=0, description="how far back rules see")
 
 

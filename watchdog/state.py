@@ -43,7 +43,13 @@ class Circumstances:
 
     automatic: bool = True
     paused: bool = False
+    clustered: bool = True
     evacuation_ended: bool = False
+
+    @property
+    def permitted(self) -> bool:
+        """Say whether a failing host may empty itself."""
+        return self.automatic and self.clustered and not self.paused
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def _next(state: HostState, verdict: Verdict, circumstances: Circumstances) -> H
             return HostState.EVACUATED if circumstances.evacuation_ended else state
         if state is HostState.EVACUATED:
             return state
-        if state is HostState.FAILING and circumstances.automatic and not circumstances.paused:
+        if state is HostState.FAILING and circumstances.permitted:
             return HostState.EVACUATING
         return HostState.FAILING
     return HostState.SUSPECT if verdict is Verdict.SUSPECT else HostState.HEALTHY
@@ -91,4 +97,6 @@ def _sentence(following: HostState, assessment: Assessment, circumstances: Circu
         return f"failing, but paused by an admin, because {because}"
     if following is HostState.FAILING and not circumstances.automatic:
         return f"failing, but evacuation.automatic is off, because {because}"
+    if following is HostState.FAILING and not circumstances.clustered:
+        return f"failing, but this host belongs to no cluster, because {because}"
     return f"{following} because {because}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,16 @@ def checkpoint_argv(name: str, archive: Path) -> list[str]:
     """
     argv = ["podman", "container", "checkpoint", "--tcp-established", "--file-locks", "--ignore-rootfs"]
     return [*argv, "--ignore-volumes", "--compress", "none", "--export", str(archive), name]
+
+
+def write_checkpoint_archive(archive: Path, members: Mapping[str, str]) -> None:
+    """Write what `podman container restore --import` needs to see of a checkpoint, given podman's own files."""
+    with tarfile.open(archive, "w") as tar:
+        for name, text in {**members, "checkpoint/inventory.img": "the images come later\n"}.items():
+            data = text.encode()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o600
+            tar.addfile(member, BytesIO(data))
 
 
 def restore_argv(archive: Path) -> list[str]:

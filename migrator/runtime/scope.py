@@ -13,12 +13,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
+from migrator.command import kill_group, run, spawn
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.runtime.criu_log import first_error
 
 START_LIMIT_S = 15.0
+
+
+def end_scope(name: str) -> None:
+    """Kill whatever is left in a scope, whoever started it; quiet when there is none."""
+    if shutil.which("systemctl"):
+        run(["systemctl", "kill", "--signal=KILL", f"{name}.scope"], timeout_s=START_LIMIT_S, check=False)
 
 
 class Scope:

@@ -38,6 +38,7 @@ SOURCES = (
     "docs/man",
     "docs/samples",
 )
+BUILD_REQUIREMENT = "setuptools>=77"  # not needed here, but by `./run install` in a host without a network
 LEFT_OVER = ("__pycache__", "*.so")  # what an editable installation leaves among the sources
 
 
@@ -51,7 +52,7 @@ def dependencies_layer(root: Path) -> Path:
     """Return the layer with the private environment and everything but lifeboat in it."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"]
-    recipe = json.dumps([wanted, root.name])
+    recipe = json.dumps([wanted, BUILD_REQUIREMENT, root.name])
     return cached("packages", recipe, lambda target: build_dependencies(target, root, wanted)) / "files"
 
 
@@ -59,7 +60,7 @@ def build_dependencies(target: Path, root: Path, wanted: list[str]) -> None:
     """Download with this machine's pip and its settings, then install in the root without a network."""
     wheels = target / "wheels"
     wheels.mkdir(parents=True)
-    download(wanted, python_of(root), wheels)
+    download([*wanted, BUILD_REQUIREMENT], python_of(root), wheels)
     pip = f"{VENV}/bin/pip install --quiet --no-index --find-links /mnt"
     script = f'python3 -m venv {VENV} && {pip} "$@"'
     build_layer(target, [root], (wheels, "/mnt"), ["sh", "-ec", script, "sh", *wanted])

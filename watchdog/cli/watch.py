@@ -64,12 +64,9 @@ def check(arguments: argparse.Namespace) -> int:
     else:
         show.table(
             ("CONTAINER", "MOVABLE", "METHOD", "TARGET", "REASON"),
-            [
-                (row["container"], "yes" if row["movable"] else "NO", row["method"], row["target"], _why(row))
-                for row in found
-            ],
+            [(row["container"], _movable(row), row["method"], row["target"], _why(row)) for row in found],
         )
-    return 0 if all(row["movable"] for row in found) else 3
+    return 0 if all(row["movable"] or row["kept"] for row in found) else 3
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -133,6 +130,12 @@ def show_one(arguments: argparse.Namespace) -> int:
         moment = datetime.fromtimestamp(event["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         show.line(f"{moment}  +{event['at'] - began:8.3f} s  {event['phase']:<8} {event.get('message', '')}")
     return 0
+
+
+def _movable(row: dict[str, Any]) -> str:
+    if row["kept"]:
+        return "stays"
+    return "yes" if row["movable"] else "NO"
 
 
 def _why(row: dict[str, Any]) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrator.engine import Engine
-from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.errors import PrerequisiteError
 from migrator.health import Verdict
-from migrator.model import Method, Phase
+from migrator.model import Method, MigrationOutcome, Phase
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
@@ -28,7 +28,7 @@ from watchdog.policy.load import LOCAL, SHIPPED, load_policy
 from watchdog.policy.model import Policy
 from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
 from watchdog.signals.monitor import SignalMonitor, readers_of_host
-from watchdog.state import Action, Circumstances, decide
+from watchdog.state import Action, Circumstances, HostState, decide
 from watchdog.toml_files import FileError
 
 _log = logging.getLogger("lifeboatd")
@@ -69,7 +69,7 @@ class Daemon:
         self.sentence = "starting"
         self._peering: Peering | None = None
         self._evacuation: Job | None = None
-        self._blind: frozenset[str] = frozenset()
+        self._again_at = 0.0
         self.stopping = threading.Event()
         self.reloading = threading.Event()
 
@@ -104,8 +104,9 @@ class Daemon:
         before = self.flags.flags
         self.assessment = evaluate(self.policy, self.readings.history(), time.time())
         circumstances = Circumstances(
-            automatic=self.settings.evacuation.automatic and self.engine is not None,
+            automatic=self.settings.evacuation.automatic,
             paused=before.paused,
+            clustered=self.engine is not None,
             evacuation_ended=self._evacuation is None or self._evacuation.ended,
         )
         decision = decide(before.state, self.assessment, circumstances)
@@ -117,13 +118,21 @@ class Daemon:
         for action in decision.actions:
             self._act(action)
         self._tell_blindness()
+        if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
+            self._evacuate_again()
 
-    def evacuate(self, method: Method | None = None) -> Job:
+    def evacuate(self, method: Method | None = None, *, again: bool = False) -> Job:
         """Begin to empty this host, or return the evacuation under way."""
         if self._evacuation is None or self._evacuation.ended:
-            work = Evacuation(self.host, self.moving(), self.deliverer.send, method)
+            work = Evacuation(self.host, self.moving(), self.deliverer.send, method, again=again)
             self._evacuation = self.jobs.start("evacuation", work.run)
+            self._again_at = time.monotonic() + self.settings.evacuation.again_s
         return self._evacuation
+
+    def _evacuate_again(self) -> None:
+        """A failing host that is not empty looks now and then whether somebody can take the rest by now."""
+        if time.monotonic() > self._again_at:
+            self.evacuate(again=True)
 
     def migrate(self, container: str, target: str, method: Method | None) -> Job:
         """Begin to move one container."""
@@ -133,7 +142,7 @@ class Daemon:
             outcome = engine.migrate(
                 container, target, method, lambda event: job.say(event.model_dump(mode="json", exclude_none=True))
             )
-            self.deliverer.send(migration_event(self.host, outcome))
+            self._tell_outcome(outcome)
             return {
                 "outcome": outcome.model_dump(mode="json"),
                 "status": 0 if outcome.phase is Phase.DONE else 4,
@@ -192,13 +201,14 @@ class Daemon:
         )
 
     def _tell_blindness(self) -> None:
-        """Alert once when something becomes unreadable that could be read before."""
-        blind = frozenset(f"{item.device.name}: {item.signal}: {item.reason}" for item in self.assessment.blind)
-        new = sorted(blind - self._blind)
-        if new and self._blind:
-            text = f"{self.host} cannot read: {'; '.join(new)}"
+        """Alert once when something cannot be read, also over restarts."""
+        reasons = {f"{item.device.name}: {item.signal}": item.reason for item in self.assessment.blind}
+        known = set(self.flags.flags.blind)
+        if new := sorted(set(reasons) - known):
+            text = f"{self.host} cannot read: {'; '.join(f'{what}: {reasons[what]}' for what in new)}"
             self.deliverer.send(Event(host=self.host, severity=Severity.WARNING, kind=Kind.BLIND, text=text))
-        self._blind = blind
+        if set(reasons) != known:
+            self.flags.change(blind=tuple(sorted(reasons)))
 
     def _join_cluster(self) -> None:
         """Open the doors to peers as soon as this host belongs to a cluster."""
@@ -213,21 +223,17 @@ class Daemon:
             peers=self.members,
             health=lambda: (self.assessment.verdict, self.flags.flags.cordoned),
         )
+        engine.take_up()
         self._peering = Peering(engine, self.members, self.settings.listen.address)
         self._peering.start()
         self.engine = engine
-        self._recover(engine)
+        engine.recover(self._tell_outcome, self._call_a_human)
 
-    def _recover(self, engine: Engine) -> None:
-        try:
-            outcomes = engine.recover()
-        except LifeboatError as error:
-            self.deliverer.send(
-                Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.CALL_A_HUMAN, text=str(error))
-            )
-            return
-        for outcome in outcomes:
-            self.deliverer.send(migration_event(self.host, outcome))
+    def _tell_outcome(self, outcome: MigrationOutcome) -> None:
+        self.deliverer.send(migration_event(self.host, outcome))
+
+    def _call_a_human(self, text: str) -> None:
+        self.deliverer.send(Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.CALL_A_HUMAN, text=text))
 
 
 def is_root() -> bool:

@@ -17,7 +17,17 @@ ROUNDS = 3  # a container that failed is planned again, perhaps for another targ
 class Evacuation:
     """One evacuation of one host."""
 
-    def __init__(self, host: str, engine: Engine, alert: Callable[[Event], None], method: Method | None) -> None:
+    def __init__(
+        self,
+        host: str,
+        engine: Engine,
+        alert: Callable[[Event], None],
+        method: Method | None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """`again`: an earlier one left something; say nothing when that is still so."""
+        self._again = again
         self._host = host
         self._engine = engine
         self._alert = alert
@@ -28,6 +38,8 @@ class Evacuation:
     def run(self, job: Job) -> dict[str, Any]:
         """Move everything that can be moved; one container's failure never stops the rest."""
         plan = self._engine.plan(method=self._method)
+        if self._again and not any(item.target for item in plan.migrations):
+            return {"message": "still nobody can take what is here", "moved": [], "left": {}, "status": 4}
         self._tell_plan(plan, job)
         for number in range(ROUNDS):
             if number:
@@ -42,6 +54,8 @@ class Evacuation:
         for planned in plan.migrations:
             if job.stopping:
                 self._failed.setdefault(planned.container, "the evacuation was stopped")
+            elif planned.kept:
+                job.say({"container": planned.container, "message": planned.reason})
             elif planned.target is None:
                 self._failed[planned.container] = planned.reason
             else:

@@ -19,6 +19,7 @@ class Flags(Value):
     cordoned: bool = False
     paused: bool = False
     state: HostState = HostState.HEALTHY
+    blind: tuple[str, ...] = ()  # what cannot be read, as admins were told
 
 
 class FlagFile:

@@ -1,0 +1,21 @@
+"""What all incoming migrations of a host share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrator.journal import Journal
+from migrator.settings import MigratorSettings
+
+
+@dataclass(frozen=True)
+class Hall:
+    """Who and where this host is, as every `Reception` needs it."""
+
+    host: str
+    settings: MigratorSettings
+    state: Path  # /var/lib/lifeboat
+    runtime: Path  # /run/lifeboat
+    pki: Path
+    journal: Journal

@@ -1,0 +1,58 @@
+"""Incoming migrations whose source is quiet: nothing committed is thrown away, nothing uncommitted opened."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from migrator.caretaker import Step, next_step
+from migrator.journal import Decision
+from migrator.protocol import DecisionTold, Standing
+
+SILENT = None
+UNDECIDED = DecisionTold(migration="m", decision="")
+ABORTED = DecisionTold(migration="m", decision="abort", ended=True)
+COMMITTED = DecisionTold(migration="m", decision="commit")
+ENDED = DecisionTold(migration="m", decision="commit", ended=True)
+WORDS = (SILENT, UNDECIDED, ABORTED, COMMITTED, ENDED)
+
+
+@pytest.mark.parametrize(
+    ("standing", "own", "told", "patient", "step"),
+    [
+        (Standing.PARKED, None, SILENT, True, Step.WAIT),
+        (Standing.PARKED, None, SILENT, False, Step.ABORT),
+        (Standing.RESERVED, None, UNDECIDED, False, Step.WAIT),  # it may copy an image for an hour
+        (Standing.RESERVED, None, ABORTED, True, Step.ABORT),
+        (Standing.RESTORED, None, SILENT, False, Step.WAIT),  # it may have been committed
+        (Standing.RESTORED, None, UNDECIDED, False, Step.WAIT),
+        (Standing.RESTORED, None, ABORTED, True, Step.ABORT),
+        (Standing.RESTORED, None, COMMITTED, True, Step.COMMIT),
+        (Standing.RESTORED, Decision.COMMIT, SILENT, True, Step.COMMIT),
+        (Standing.DRAINING, Decision.COMMIT, SILENT, False, Step.WAIT),
+        (Standing.DRAINED, Decision.COMMIT, COMMITTED, False, Step.WAIT),  # it will release
+        (Standing.DRAINED, Decision.COMMIT, ENDED, True, Step.COMPLETE),
+        (Standing.DRAINED, Decision.COMMIT, SILENT, False, Step.COMPLETE),
+        (Standing.LOST, Decision.COMMIT, ENDED, True, Step.LOSE),
+        (Standing.PARKED, Decision.ABORT, COMMITTED, True, Step.ABORT),
+    ],
+)
+def test_what_follows(
+    standing: Standing, own: Decision | None, told: DecisionTold | None, *, patient: bool, step: Step
+) -> None:
+    assert next_step(standing, own, told, patient=patient) is step
+
+
+@pytest.mark.parametrize(("standing", "own", "told"), list(product(Standing, (None, *Decision), WORDS)))
+def test_never_commit_without_the_word_nor_abort_against_it(
+    standing: Standing, own: Decision | None, told: DecisionTold | None
+) -> None:
+    steps = {next_step(standing, own, told, patient=patient) for patient in (True, False)}
+    words = {own, told.decision if told else None}
+    if Decision.COMMIT not in words:
+        assert Step.COMMIT not in steps
+    if own is Decision.COMMIT or (told == COMMITTED and own is None):
+        assert Step.ABORT not in steps
+    if standing is Standing.RESTORED and Decision.ABORT not in words:
+        assert Step.ABORT not in steps

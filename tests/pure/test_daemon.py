@@ -1,0 +1,356 @@
+"""The daemon's tick, its admin API over a real socket, and what the command makes of the answers."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from migrator.engine import Engine
+from migrator.errors import LifeboatError
+from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase, PlannedMigration
+from watchdog.admin import AdminServer
+from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
+from watchdog.cli import client
+from watchdog.cli.main import main
+from watchdog.daemon.daemon import Daemon, Places
+from watchdog.settings import EvacuationSettings, Settings
+from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.state import HostState
+
+DISK = Device(DeviceKind.DISK, "disk:1", "/dev/sda", {"type": "hdd"})
+RULE = """
+[[rule]]
+id = "disk-health-failed"
+signal = "smart.health_failed"
+is_set = true
+verdict = "failing"
+why = "the drive itself says that it is failing"
+"""
+
+
+class FakeEngine:
+    """An engine that moves nothing: `targets` says where each container would go."""
+
+    def __init__(self, **targets: str | None) -> None:
+        self.targets = dict(targets)
+        self.moved: list[str] = []
+        self.fails: set[str] = set()
+        self.kept: set[str] = set()
+
+    def containers(self) -> tuple[Any, ...]:
+        return tuple(SimpleNamespace(name=name) for name in self.targets)
+
+    def plan(self, containers: tuple[Any, ...] | None = None, method: Method | None = None) -> EvacuationPlan:
+        return EvacuationPlan(
+            source="alpha",
+            migrations=tuple(
+                PlannedMigration(
+                    container=name,
+                    target=target,
+                    method=method or Method.LAZY,
+                    memory_bytes=1 << 20,
+                    expected_freeze_ms=300,
+                    expected_duration_s=1.0,
+                    reason="" if target else "nobody has room",
+                    kept=name in self.kept,
+                )
+                for name, target in self.targets.items()
+                if containers is None or any(item.name == name for item in containers)
+            ),
+        )
+
+    def migrate(
+        self, container: str, target: str, method: Method | None, observe: Callable[[MigrationEvent], None]
+    ) -> MigrationOutcome:
+        observe(MigrationEvent(migration="m1", container=container, at=1.0, phase=Phase.PREPARE, message="go"))
+        phase = Phase.ABORTED if container in self.fails else Phase.DONE
+        if phase is Phase.DONE:
+            self.moved.append(container)
+            del self.targets[container]
+        return MigrationOutcome(
+            migration="m1",
+            container=container,
+            source="alpha",
+            target=target,
+            method=method or Method.LAZY,
+            phase=phase,
+            freeze_ms=300.0,
+            error="" if phase is Phase.DONE else "beta is full",
+        )
+
+    def history(self, _: int) -> tuple[MigrationOutcome, ...]:
+        return ()
+
+    def events(self, _: str) -> tuple[MigrationEvent, ...]:
+        return ()
+
+
+class House:
+    """A daemon in a directory of its own, with a fake engine and a list of its alerts."""
+
+    def __init__(self, directory: Path, engine: FakeEngine | None, **evacuation: Any) -> None:
+        self.directory = directory
+        (directory / "local").mkdir(exist_ok=True)
+        (directory / "local/rules.toml").write_text(RULE)
+        self.settings = Settings(
+            evacuation=EvacuationSettings(**evacuation),
+            alerts=AlertSettings(webhook=(Webhook(url="http://127.0.0.1:9/"),)),
+        )
+        self.engine = engine
+        self.daemon = self.start()
+
+    def start(self) -> Daemon:
+        """Return a daemon as a start of the service would make it, without its threads."""
+        places = Places(
+            directory=self.directory / "etc",
+            state=self.directory / "state",
+            runtime=self.directory / "run",
+            shipped=self.directory / "shipped",
+            local=self.directory / "local",
+        )
+        self.daemon = Daemon(self.settings, places)
+        self.daemon.engine = cast("Engine | None", self.engine)
+        return self.daemon
+
+    def read(self, value: float | None, reason: str = "") -> None:
+        """Let a disk say something."""
+        self.daemon.readings.take([Reading("smart.health_failed", DISK, time.time(), value, reason)])
+
+    def tick(self, times: int = 1) -> HostState:
+        """Tick, let jobs end, and return the host's state."""
+        for _ in range(times):
+            self.daemon.tick()
+            deadline = time.monotonic() + 5
+            while self.daemon.jobs.running() and time.monotonic() < deadline:
+                time.sleep(0.001)
+        return self.daemon.flags.flags.state
+
+    def alerts(self) -> list[Event]:
+        """Return all alerts that wait for their receiver."""
+        return [parcel.event for parcel in self.daemon.deliverer._outbox.due(time.time() + 1)]
+
+    def kinds(self) -> list[Kind]:
+        """Return the kinds of the alerts."""
+        return [event.kind for event in self.alerts()]
+
+
+def test_a_failing_disk_empties_the_host_and_every_step_is_told(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta", db="beta"))
+    house.read(0.0)
+    assert house.tick() is HostState.HEALTHY
+    assert house.alerts() == []
+    house.read(1.0)
+    assert house.tick(3) is HostState.EVACUATED
+    assert house.engine is not None
+    assert house.engine.moved == ["web", "db"]
+    assert house.kinds() == [
+        Kind.VERDICT,
+        Kind.VERDICT,
+        Kind.EVACUATION_STARTED,
+        Kind.MIGRATION_ENDED,
+        Kind.MIGRATION_ENDED,
+        Kind.EVACUATION_ENDED,
+        Kind.VERDICT,
+    ]
+    first = house.alerts()[0]
+    assert first.severity is Severity.CRITICAL
+    assert [value.device for value in first.signals] == ["/dev/sda"]
+    assert "the drive itself says" in first.text
+
+
+def test_what_nobody_could_take_is_tried_again(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web=None), again_s=1e-6)
+    house.read(1.0)
+    assert house.tick(4) is HostState.EVACUATED
+    before = len(house.alerts())
+    house.tick(3)
+    assert len(house.alerts()) == before  # nothing new to say
+    assert house.engine is not None
+    house.engine.targets["web"] = "gamma"
+    house.tick(2)
+    assert house.engine.moved == ["web"]
+
+
+def test_a_container_that_shall_stay_is_no_failure(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta", pinned=None)
+    engine.kept.add("pinned")
+    house = House(tmp_path, engine)
+    house.read(1.0)
+    house.tick(3)
+    ended = next(event for event in house.alerts() if event.kind is Kind.EVACUATION_ENDED)
+    assert ended.severity is Severity.INFO
+    assert ended.outcome is not None
+    assert ended.outcome["left"] == {}
+
+
+def test_one_containers_failure_does_not_stop_the_others(tmp_path: Path) -> None:
+    engine = FakeEngine(bad="beta", good="beta")
+    engine.fails.add("bad")
+    house = House(tmp_path, engine)
+    house.read(1.0)
+    house.tick(3)
+    assert engine.moved == ["good"]
+    ended = next(event for event in house.alerts() if event.kind is Kind.EVACUATION_ENDED)
+    assert ended.severity is Severity.CRITICAL
+    assert "bad: beta is full" in ended.text
+
+
+@pytest.mark.parametrize(
+    ("evacuation", "flags", "clustered", "words"),
+    [
+        ({"automatic": False}, {}, True, "evacuation.automatic is off"),
+        ({}, {"paused": True}, True, "paused by an admin"),
+        ({}, {}, False, "belongs to no cluster"),
+    ],
+)
+def test_a_host_that_may_not_empty_itself_says_why(
+    tmp_path: Path, evacuation: dict[str, bool], flags: dict[str, bool], *, clustered: bool, words: str
+) -> None:
+    house = House(tmp_path, FakeEngine(web="beta") if clustered else None, **evacuation)
+    house.daemon.flags.change(**flags)
+    house.read(1.0)
+    assert house.tick(3) is HostState.FAILING
+    assert words in house.daemon.sentence
+    assert house.kinds() == [Kind.VERDICT]
+    if house.engine is not None:
+        assert house.engine.moved == []
+
+
+def test_an_evacuation_cut_short_by_a_restart_goes_on(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"))
+    house.read(1.0)
+    house.daemon.flags.change(state=HostState.EVACUATING)
+    house.start()
+    assert house.tick(3) is HostState.EVACUATED
+    assert house.engine is not None
+    assert house.engine.moved == ["web"]
+
+
+def test_blindness_is_told_once_also_over_restarts(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine())
+    house.read(0.0)
+    house.tick()
+    house.read(None, "no answer within 45 s")
+    house.tick(3)
+    assert house.kinds() == [Kind.BLIND]
+    assert "/dev/sda: smart.health_failed: no answer within 45 s" in house.alerts()[0].text
+    house.start()
+    house.tick(2)
+    assert house.kinds() == [Kind.BLIND]
+    house.read(0.0)
+    house.tick()
+    house.read(None, "gone again")
+    house.tick()
+    assert house.kinds() == [Kind.BLIND, Kind.BLIND]
+
+
+def test_a_bad_policy_changes_nothing_and_is_told(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine())
+    (tmp_path / "local/rules.toml").write_text(RULE.replace("smart.health_failed", "smart.helth_failed"))
+    house.daemon.reload()
+    assert [rule.id for rule in house.daemon.policy.rules] == ["disk-health-failed"]
+    (event,) = house.alerts()
+    assert event.kind is Kind.POLICY_REJECTED
+    assert "did you mean 'smart.health_failed'" in event.text
+    (tmp_path / "local/rules.toml").write_text("")
+    house.daemon.reload()
+    assert house.daemon.policy.rules == ()
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A house whose admin API listens, and `lifeboat` asks it."""
+    house = House(tmp_path, FakeEngine(web="beta", pinned=None))
+    path = tmp_path / "admin.sock"
+    server = AdminServer(house.daemon, path)
+    server.start()
+    real_ask, real_follow = client.ask, client.follow
+    for module in ("watchdog.cli.watch", "watchdog.cli.act", "watchdog.cli.policy"):
+        monkeypatch.setattr(f"{module}.ask", lambda *words: real_ask(*words, socket_path=path))
+    monkeypatch.setattr("watchdog.cli.act.follow", lambda *words: real_follow(*words, socket_path=path))
+    yield house
+    server.stop()
+
+
+def command(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
+    """Run `lifeboat ... --json`; return its exit status and answer."""
+    status = main([*argv, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_only_root_can_open_the_socket(served: House) -> None:
+    assert stat.S_IMODE((served.directory / "admin.sock").stat().st_mode) == 0o600
+
+
+def test_the_command_looks(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    served.read(None, "no answer")
+    served.tick()
+    status, found = command(capsys, "status")
+    assert (status, found["verdict"], found["state"]) == (0, "healthy", "healthy")
+    assert found["blind"] == ["/dev/sda: smart.health_failed: no answer"]
+    status, found = command(capsys, "signals")
+    assert (found[0]["signal"], found[0]["value"], found[0]["reason"]) == ("smart.health_failed", None, "no answer")
+    status, found = command(capsys, "policy", "explain")
+    assert (found[0]["rule"], found[0]["fired"], found[0]["limit"]) == ("disk-health-failed", False, 1)
+    status, found = command(capsys, "plan")
+    assert [item["target"] for item in found["migrations"]] == ["beta", None]
+    for verb in (["status"], ["signals"], ["signals", "--catalog"], ["policy", "explain"], ["plan"], ["history"]):
+        assert main(verb) == 0
+        assert capsys.readouterr().out
+
+
+def test_the_command_acts_and_tells_the_progress(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "web", "--to", "beta"]) == 0
+    assert "web runs on beta; frozen for 300 ms" in capsys.readouterr().out
+    assert served.engine is not None
+    assert served.engine.moved == ["web"]
+    status, found = command(capsys, "evacuate")
+    assert status == 4  # `pinned` has no target
+    assert found["left"] == {"pinned": "nobody has room"}
+    assert command(capsys, "evacuate", "--dry-run")[0] == 0
+
+
+def test_flags_stay_over_a_restart(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, "cordon") == (0, served.daemon.flags.flags.model_dump(mode="json"))
+    command(capsys, "pause")
+    again = served.start()
+    assert (again.flags.flags.cordoned, again.flags.flags.paused) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (["show", "nosuch"], 3, "there is no migration 'nosuch'"),
+        (["policy", "check", "/is/not/there.toml"], 2, "there is no such file"),
+    ],
+)
+def test_errors_are_one_clear_sentence(
+    served: House, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, words: str
+) -> None:
+    assert served.daemon
+    assert main(argv) == status
+    assert words in capsys.readouterr().err
+
+
+def test_without_a_daemon_the_command_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LifeboatError, match="lifeboatd is not running") as caught:
+        client.ask("GET", "/v1/status", socket_path=tmp_path / "none.sock")
+    assert caught.value.exit_status == 3
+
+
+def test_metrics(served: House) -> None:
+    served.read(1.0)
+    served.tick()
+    connection = client._Connection(served.directory / "admin.sock", 5)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    assert 'lifeboat_signal{device="disk:1",signal="smart.health_failed"} 1.0' in text
+    assert "lifeboat_verdict 2.0" in text
