@@ -219,9 +219,35 @@ def test_the_daemon_may_be_killed_in_the_freeze(scene: Scene) -> None:
         scene.target.run(["rm", "-f", "/usr/local/bin/runc"])
 
 
-def last_phase(scene: Scene) -> str:
-    """Return how the latest migration away from alpha ended; empty while it has not."""
-    ended = scene.source.run(["lifeboat", "history", "--json"], check=False)
+@pytest.mark.parametrize("dying", [("alpha", "beta")], ids="+".join)
+def test_daemons_may_be_killed_in_the_drain(lab: Lab, tmp_path: Path, dying: tuple[str, ...]) -> None:
+    """Pagers and shims go on without them; started again, the daemons bring the migration to its end."""
+    scene = Scene(lab, tmp_path)
+    try:
+        scene.start_daemons("lazy")
+        scene.start_container(512)
+        scene.start_client()
+        moving = scene.source.spawn(["lifeboat", "migrate", CONTAINER, "--to", "beta"])
+        assert moving.stdout is not None
+        assert any(b" drain " in line for line in moving.stdout), "the drain was not seen"
+        for name in dying:
+            argv = ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "lifeboatd"]
+            (scene.source if name == "alpha" else scene.target).run(argv)
+        moving.communicate(timeout=120)
+        scene.wait("the end", lambda: last_phase(scene) == "done", 60)
+        gone = ["podman", "container", "exists", CONTAINER]
+        assert scene.source.run(gone, check=False).status == 1
+        check_undisturbed(scene, "beta")
+        scene.wait("the target's end", lambda: last_phase(scene, scene.target) == "done", 60)
+        for host in (scene.source, scene.target):
+            check_clean(host)
+    finally:
+        scene.close()
+
+
+def last_phase(scene: Scene, host: Host | None = None) -> str:
+    """Return how the latest migration that alpha, or another host, knows ended; empty while it has not."""
+    ended = (host or scene.source).run(["lifeboat", "history", "--json"], check=False)
     found = json.loads(ended.output) if ended.status == 0 else []
     return str(found[0]["phase"]) if found else ""
 
