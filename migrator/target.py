@@ -245,6 +245,7 @@ class Reception:
 
     def _let_memory_flow(self) -> None:
         if self.proposal.method is Method.LAZY and (self.directory / sink.CONTROL).exists():
+            self._pid = self._pid or podman.first_pid(self.proposal.container.id)  # what is frozen on a loss
             self._ask_sink({"do": "go", "pid": self._pid})
             self._standing = Standing.DRAINING
         else:
@@ -263,7 +264,6 @@ class Reception:
             elif self._hall.journal.decision(self._id) is Decision.COMMIT:
                 self._standing = Standing.RESTORED
                 self._opened_at = time.time()  # the shim ends only after it opened the gate
-                self._pid = podman.first_pid(self.proposal.container.id)
                 self._let_memory_flow()
 
     def report(self) -> Report:

@@ -1,7 +1,8 @@
 """Which pages of a process hold something: the kernel's own answer, by PAGEMAP_SCAN.
 
 Numbers and structures: include/uapi/linux/fs.h (Linux 6.7), Documentation/admin-guide/mm/pagemap.rst. What
-counts as held is what CRIU dumps: in memory or swapped out, but not the kernel's one page of zeros.
+counts as held is what CRIU dumps: in memory or swapped out, but not the kernel's one page of zeros, and no
+guard (madvise(2), MADV_GUARD_INSTALL), which looks like a swapped page and cannot be read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 
 PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_PFNZERO = 1 << 3, 1 << 4, 1 << 5
+PAGE_IS_GUARD = 1 << 8  # Linux 6.15
 REGIONS = 4096  # per call
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,6 +40,7 @@ def held_ranges(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
     """
     found: list[tuple[int, int]] = []
     regions = (_Region * REGIONS)()
+    excepted = PAGE_IS_PFNZERO | PAGE_IS_GUARD
     while start < end:
         argument = _Argument(
             size=ctypes.sizeof(_Argument),
@@ -45,8 +48,8 @@ def held_ranges(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
             end=end,
             vec=ctypes.addressof(regions),
             vec_len=REGIONS,
-            category_inverted=PAGE_IS_PFNZERO,
-            category_mask=PAGE_IS_PFNZERO,
+            category_inverted=excepted,
+            category_mask=excepted,
             category_anyof_mask=PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             return_mask=PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
         )
@@ -55,6 +58,9 @@ def held_ranges(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
             code = ctypes.get_errno()
             if code == errno.ENOTTY:
                 return [*found, (start, end)]
+            if code == errno.EINVAL and excepted & PAGE_IS_GUARD:
+                excepted = PAGE_IS_PFNZERO  # an older kernel does not know the word
+                continue
             raise OSError(code, os.strerror(code))
         for region in regions[:count]:
             if found and found[-1][1] == region.start:

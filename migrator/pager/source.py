@@ -51,8 +51,8 @@ class FrozenMemory:
     def read(self, into: memoryview, address: int) -> bool:
         """Read memory; return False when some of it cannot be read.
 
-        What was never there reads as zeros, in a guard region too, which the kernel refuses to read as it
-        refuses a page whose memory has failed.
+        What was never there reads as zeros, a guard too, which the kernel refuses to read just as it refuses
+        a page whose memory has failed.
         """
         if self._copy(into, address):
             return True

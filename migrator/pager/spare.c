@@ -22,6 +22,7 @@
 
 #define PAGEMAP_SCAN 0xC0606610UL /* _IOWR('f', 16, struct pm_scan_arg) */
 #define REGION_BYTES 24 /* struct page_region */
+#define HELD (1 << 3 | 1 << 4) /* PAGE_IS_PRESENT, PAGE_IS_SWAPPED: what CRIU asks for when it lists pages */
 
 struct pm_scan_arg {
 	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -149,7 +150,7 @@ int ioctl(int fd, unsigned long request, ...)
 	argument = va_arg(rest, void *);
 	va_end(rest);
 	if (request == PAGEMAP_SCAN && argument && argument->size == sizeof(*argument) && argument->vec &&
-	    !argument->max_pages && !argument->flags && begin()) {
+	    argument->category_anyof_mask == HELD && !argument->max_pages && !argument->flags && begin()) {
 		pid = pid_of(fd);
 		if (pid && first_behind(pid, argument->start))
 			return scan(fd, pid, argument);

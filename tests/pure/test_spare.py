@@ -30,6 +30,8 @@ start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 end = start + len(memory)
 for page in (0, 1, 300, 2047):
     memory[page << 12] = 1
+MADV_GUARD_INSTALL = 102  # Linux 6.13; on older kernels this page is only untouched, and not held either
+ctypes.CDLL(None).madvise(ctypes.c_void_p(start + (1000 << 12)), ctypes.c_size_t(1 << 12), MADV_GUARD_INSTALL)
 hidden = [start + (first << 12) for first in (1, 400)]
 Path(sys.argv[1]).write_text(f"{os.getpid()} {hidden[0]:x} {hidden[1]:x}\\n1 0 {end:x}\\n")
 Path(sys.argv[2]).touch()
