@@ -19,18 +19,27 @@ class DeviceKind(StrEnum):
     """What part of the host a signal is about; from it follows what is affected."""
 
     DISK = "disk"
+    MEMBER = "member"  # a disk, or a part of it, as the member of an array, pool or file system
+    ARRAY = "array"  # md, LVM, a ZFS pool, btrfs
+    FILE_SYSTEM = "file-system"
     DIMM = "dimm"
     MEMORY_CONTROLLER = "memory-controller"
+    PROCESSOR = "processor"  # a socket
+    PCIE = "pcie"
     SENSOR = "sensor"
-    HOST = "host"
+    POWER_SUPPLY = "power-supply"
+    UPS = "ups"
+    SCRIPT = "script"  # an admin's own program
+    HOST = "host"  # no part of it, or the host as a whole
 
 
 @dataclass(frozen=True)
 class SignalType:
     """One entry of the catalogue of signals that policies may name.
 
-    `name` is dotted (`smart.pending_sectors`), `unit` one of `count`, `percent`, `celsius`, `rpm`, `volt`,
-    `bool`, `hours`, `seconds`; `counter` values may fall only by a reset.
+    `name` is dotted (`smart.pending_sectors`), `unit` one of `count`, `percent`, `celsius`, `rpm`, `volt`, `watt`,
+    `bytes`, `bool`, `hours`, `seconds`; `counter` values may fall only by a reset. `source` is the reader that
+    tells it, by name; empty when every reader does.
     """
 
     name: str
@@ -38,6 +47,7 @@ class SignalType:
     unit: str
     device_kind: DeviceKind
     description: str
+    source: str
 
 
 @dataclass(frozen=True)
