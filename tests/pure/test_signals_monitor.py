@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +58,7 @@ def delivered() -> Delivered:
 
 
 def running(delivered: Delivered, *sources: Source) -> SignalMonitor:
-    monitor = SignalMonitor(sources, delivered, woken="nobody")
+    monitor = SignalMonitor(sources, delivered)
     monitor.start()
     return monitor
 
@@ -143,3 +145,61 @@ def test_events_of_the_kernel_can_be_listened_to(delivered: Delivered) -> None:
     began = time.monotonic()
     monitor.stop()
     assert time.monotonic() - began < PATIENCE_S
+
+
+class Follower(Source):
+    """A reader whose source is a pipe: it reads all there is, and is woken when there is more."""
+
+    def __init__(self) -> None:
+        self.tell, self.hear = socket.socketpair()
+        self.hear.setblocking(False)
+        super().__init__("follower", self._take)
+
+    def alarm(self) -> tuple[int, int]:
+        """Wake when something was said."""
+        return self.hear.fileno(), select.EPOLLIN
+
+    def _take(self, now: float) -> tuple[Reading, ...]:
+        try:
+            said = self.hear.recv(1 << 20)
+        except BlockingIOError:
+            said = b""
+        return (Reading("kernel.io_errors", DISK, now, float(len(said))),)
+
+
+def test_a_reader_is_woken_by_its_own_source(delivered: Delivered) -> None:
+    follower = Follower()
+    monitor = running(delivered, follower)
+    delivered.wait(lambda found: len(found) == 1)
+    follower.tell.send(b"x")
+    delivered.wait(lambda found: found[-1].value == 1)
+    follower.tell.send(b"xx")
+    delivered.wait(lambda found: found[-1].value == 2)
+    monitor.stop()
+    follower.tell.close()
+    follower.hear.close()
+
+
+def test_a_source_that_floods_delays_no_other_and_is_read_in_slices(delivered: Delivered) -> None:
+    follower = Follower()
+    monitor = running(delivered, follower, Source("other", health, poll_s=1))
+    stopping = threading.Event()
+    sent = 0
+
+    def flood() -> None:
+        nonlocal sent
+        while not stopping.is_set():
+            follower.tell.send(b"x" * 100)
+            sent += 1
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    delivered.wait(lambda found: sum(item.signal == "smart.health_failed" for item in found) >= 3)
+    stopping.set()
+    follower.hear.recv(1 << 20)  # the sender may wait for room
+    thread.join()
+    slices = sum(item.signal == "kernel.io_errors" for item in delivered.readings)
+    assert 2 <= slices < sent
+    monitor.stop()
+    follower.tell.close()
+    follower.hear.close()

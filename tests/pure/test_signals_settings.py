@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from watchdog.signals.monitor import readers_of_host
+from watchdog.signals.readers import readers_of_host
 from watchdog.signals.settings import SignalSettings
 
 
 def test_the_defaults_read_everything() -> None:
-    assert [reader.name for reader in readers_of_host(SignalSettings())] == ["smart", "edac", "hwmon"]
+    names = [reader.name for reader in readers_of_host(SignalSettings())]
+    assert names == ["smart", "disks", "edac", "hwmon", "kernel"]
 
 
 def test_what_is_off_has_no_reader() -> None:
-    assert readers_of_host(SignalSettings(smart=False, edac=False, hwmon=False)) == ()
+    off = {name: False for name, field in SignalSettings.model_fields.items() if field.annotation is bool}
+    assert readers_of_host(SignalSettings.model_validate(off)) == ()
 
 
 @pytest.mark.parametrize("wrong", [{"smart_poll": 5}, {"smart_poll_s": 0}, {"drives": [{"device": "/dev/bus/0"}]}])
@@ -24,5 +26,5 @@ def test_what_is_misspelt_or_impossible_is_an_error(wrong: dict[str, object]) ->
 
 
 def test_poll_intervals_reach_the_readers() -> None:
-    readers = readers_of_host(SignalSettings(smart_poll_s=7, edac_poll_s=8, hwmon_poll_s=9))
-    assert [reader.poll_s for reader in readers] == [7, 8, 9]
+    polls = {name: 7 for name in SignalSettings.model_fields if name.endswith("_poll_s")}
+    assert {reader.poll_s for reader in readers_of_host(SignalSettings.model_validate(polls))} == {7}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from migrator.command import CommandResult
 from migrator.errors import CommandError
 from tests.recorded.signal_data import answer, values
+from watchdog.signals.disks import DisksReader
 from watchdog.signals.model import Reading
 from watchdog.signals.reader import KnownDisk, Remembered
 from watchdog.signals.settings import ExtraDrive, SignalSettings
@@ -61,15 +63,30 @@ class Host:
         text = found if isinstance(found, str) else json.dumps(found)
         return CommandResult(tuple(argv), 0, text, "")
 
-    def reader(self, remembered: Remembered | None = None, **settings: Any) -> SmartReader:
-        """Return a reader of this host."""
-        return SmartReader(
+    def reader(self, remembered: Remembered | None = None, **settings: Any) -> Readers:
+        """Return the readers of this host's disks."""
+        smart = SmartReader(
             SignalSettings(**settings),
             sysfs=self.directory / "sys",
             door=self.door,
             find=self.find,
             remembered=remembered or Remembered(),
         )
+        disks = DisksReader(30, smart.inventory, sysfs=self.directory / "sys", pause=lambda _: None)
+        return Readers(smart, disks)
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The reader of SMART and the one that looks whether the disks are there, read one after the other."""
+
+    smart: SmartReader
+    disks: DisksReader
+
+    def read(self, now: float) -> tuple[Reading, ...]:
+        """Read; of several looks at one moment the last one counts."""
+        readings = (*self.smart.read(now), *self.disks.read(now))
+        return tuple({(item.signal, item.device.identity): item for item in readings}.values())
 
 
 @pytest.fixture
@@ -94,7 +111,7 @@ def test_a_healthy_disk_is_readable_there_and_fresh(host: Host) -> None:
     found = of(readings, path)
     assert found["smart.health_failed"] == found["disk.missing"] == found["smart.unresponsive"] == 0.0
     assert found["smart.reading_age"] == 0.0
-    assert of(readings, "reader smart") == {"reader.blind": 0.0}
+    assert of(readings, "reader smart") == of(readings, "reader disks") == {"reader.blind": 0.0}
 
 
 def test_a_sleeping_disk_keeps_its_readings_and_tells_their_age(host: Host) -> None:
@@ -283,3 +300,21 @@ def test_the_kernels_word_for_a_disk_is_told(host: Host, word: str, value: float
 
 def test_a_host_without_disks_is_blind(host: Host) -> None:
     assert values(host.reader().read(1.0)) == {("reader smart", "reader.blind"): None}
+
+
+def test_a_disk_that_has_just_vanished_is_looked_for_twice(host: Host) -> None:
+    host.plug("sda", "ata-bridge-partial")
+    readers = host.reader()
+    readers.read(1.0)
+    host.pull("sda")
+    found = [item.value for item in readers.disks.read(2.0) if item.signal == "disk.missing"]
+    assert found == [1.0, 1.0]
+    assert len([item for item in readers.disks.read(3.0) if item.signal == "disk.missing"]) == 1
+
+
+def test_commands_that_timed_out_are_counted(host: Host) -> None:
+    path = host.plug("sda", "ata-bridge-partial")
+    counter = host.directory / "sys/class/block/sda/device/iotmo_cnt"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0x1f\n")
+    assert of(host.reader().read(1.0), path)["disk.timeouts"] == 31.0

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.alerts.outbox import Outbox
+from watchdog.daemon.bell import Bell
 from watchdog.daemon.evacuation import Evacuation, migration_event
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.heartbeat import notify
@@ -27,9 +29,13 @@ from watchdog.policy.evaluate import Assessment, evaluate
 from watchdog.policy.load import LOCAL, SHIPPED, load_policy
 from watchdog.policy.model import Policy
 from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
-from watchdog.signals.monitor import SignalMonitor, readers_of_host
+from watchdog.signals.model import Reading
+from watchdog.signals.monitor import SignalMonitor
+from watchdog.signals.readers import readers_of_host
 from watchdog.state import Action, Circumstances, HostState, decide
 from watchdog.toml_files import FileError
+
+JUDGED_ANEW_S = 10.0  # what depends on time alone, as how long something is blind, may be so late
 
 _log = logging.getLogger("lifeboatd")
 
@@ -58,11 +64,14 @@ class Daemon:
         self.host = self.members.host if self.members.joined else own_name()
         self.flags = FlagFile(self.places.state / "flags.json")
         signals = self.settings.signals
+        self.bell = Bell()
         self.readings = Readings(
             self.places.state / "readings.db", signals.keep_days, self.settings.evacuation.window_days
         )
         self.deliverer = Deliverer(Outbox(self.places.state / "outbox.db"), self.settings.alerts)
-        self.monitor = SignalMonitor(readers_of_host(signals), self.readings.take)
+        self.monitor = SignalMonitor(
+            readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
+        )
         self.jobs = Jobs()
         self.engine: Engine | None = None
         self.assessment: Assessment = evaluate(self.policy, self.readings.history(), time.time())
@@ -70,6 +79,8 @@ class Daemon:
         self._peering: Peering | None = None
         self._evacuation: Job | None = None
         self._again_at = 0.0
+        self._judged: tuple[Policy, int] | None = None
+        self._judged_at = 0.0
         self.stopping = threading.Event()
         self.reloading = threading.Event()
 
@@ -80,8 +91,9 @@ class Daemon:
         self.monitor.start()
 
     def run(self) -> None:
-        """Tick until told to stop."""
-        while not self.stopping.wait(self.settings.evacuation.tick_s):
+        """Tick until told to stop: at new readings, and at least every `tick_s`."""
+        while not self.stopping.is_set():
+            self.bell.wait(self.settings.evacuation.tick_s)
             if self.reloading.is_set():
                 self.reloading.clear()
                 self.reload()
@@ -90,6 +102,16 @@ class Daemon:
             except Exception:  # noqa: BLE001  the tick: one bad cycle must not end the watch
                 _log.exception("the tick failed")
             notify(WATCHDOG="1", STATUS=self.sentence)
+
+    def stop_soon(self) -> None:
+        """Let `run` return; may be called by a signal handler."""
+        self.stopping.set()
+        self.bell.ring()
+
+    def reload_soon(self) -> None:
+        """Let `run` read the policies anew; may be called by a signal handler."""
+        self.reloading.set()
+        self.bell.ring()
 
     def stop(self) -> None:
         """Stop; what lives in scopes of its own goes on."""
@@ -102,7 +124,7 @@ class Daemon:
         """Read, evaluate, act, say one sentence."""
         self._join_cluster()
         before = self.flags.flags
-        self.assessment = evaluate(self.policy, self.readings.history(), time.time())
+        self._assess()
         circumstances = Circumstances(
             automatic=self.settings.evacuation.automatic,
             paused=before.paused,
@@ -120,6 +142,19 @@ class Daemon:
         self._tell_blindness()
         if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
             self._evacuate_again()
+
+    def _take(self, readings: Sequence[Reading]) -> None:
+        """Take new readings from a reader's thread, and have them judged at once."""
+        self.readings.take(readings)
+        self.bell.ring()
+
+    def _assess(self) -> None:
+        """Judge anew, when there is something new to judge or some time has passed."""
+        judged = (self.policy, self.readings.version)
+        if judged == self._judged and time.monotonic() - self._judged_at < JUDGED_ANEW_S:
+            return
+        self._judged, self._judged_at = judged, time.monotonic()
+        self.assessment = evaluate(self.policy, self.readings.history(), time.time())
 
     def evacuate(self, method: Method | None = None, *, again: bool = False) -> Job:
         """Begin to empty this host, or return the evacuation under way."""

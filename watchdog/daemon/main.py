@@ -46,9 +46,9 @@ def main() -> int:
 def _serve(daemon: Daemon) -> int:
     if not is_root():
         raise PrerequisiteError("lifeboatd must run as root", code="not-root", hint="systemctl start lifeboatd")
-    signal.signal(signal.SIGTERM, lambda *_: daemon.stopping.set())
-    signal.signal(signal.SIGINT, lambda *_: daemon.stopping.set())
-    signal.signal(signal.SIGHUP, lambda *_: daemon.reloading.set())
+    signal.signal(signal.SIGTERM, lambda *_: daemon.stop_soon())
+    signal.signal(signal.SIGINT, lambda *_: daemon.stop_soon())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reload_soon())
     admin = AdminServer(daemon, ADMIN_SOCKET)
     daemon.start()
     admin.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from watchdog.policy.evaluate import ReadingHistory, SeriesKey
 from watchdog.signals.model import Reading
+from watchdog.signals.reader import Remembered
 from watchdog.signals.store import DAY_S, ReadingStore
 
 MEMORY_READINGS = 2000  # of one series; windows that reach further back see what is older on disk at start
@@ -38,6 +39,10 @@ class Readings:
         """Return what the evaluation sees."""
         with self._lock:
             return ReadingHistory({key: tuple(series) for key, series in self._series.items()})
+
+    def remembered(self, now: float) -> Remembered:
+        """Return what readers knew before the daemon was restarted."""
+        return self._store.remembered(now)
 
     def close(self) -> None:
         """Close the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from watchdog.signals.model import Device, DeviceKind, Reading
@@ -10,8 +10,7 @@ from watchdog.signals.reader import KnownDisk, unreadable
 from watchdog.signals.smart_answer import Answer, Drive, device_of, is_identified, is_standby, refusal
 from watchdog.signals.smart_decode import ESSENTIAL, decode
 
-VANISHED = "the disk has vanished"
-UNLISTED = "the scan for drives does not list it any more"
+VANISHED = "the disk is not there any more, or the scan for drives does not list it"
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,22 @@ def without_ghosts(inventory: Inventory, device: Device) -> dict[str, KnownDisk]
     return {identity: known for identity, known in inventory.items() if nameless != identity != device.identity}
 
 
-def missing(
-    inventory: Inventory,
-    answered: frozenset[str],
-    asked_names: frozenset[str],
-    exists: Callable[[str], bool],
-    now: float,
+def left_out(
+    inventory: Inventory, answered: frozenset[str], asked_names: frozenset[str], now: float
 ) -> tuple[Reading, ...]:
-    """Return `disk.missing` of every disk that may be missed, and for the vanished also what cannot be read.
+    """Return, as unreadable, what disks told before that were not even asked this time.
 
-    A disk is there when it answered (`answered`: identities), or when its device file is and no other disk
-    has taken its name. So neither a failed scan nor a disk that only got another name makes one vanish.
+    `answered` are the identities that answered, `asked_names` the names under which somebody was asked.
     """
-    taken = {inventory[identity].device.name for identity in answered if identity in inventory}
     readings: list[Reading] = []
     for identity, known in inventory.items():
-        if known.pluggable:
+        if identity in answered or known.pluggable:
             continue
-        name = known.device.name
-        there = identity in answered or (exists(name.split(" ")[0]) and name not in taken)
-        readings.append(Reading("disk.missing", known.device, now, float(not there)))
-        if identity not in answered and name not in asked_names:
-            readings += unreadable(sorted(known.signals), known.device, now, UNLISTED if there else VANISHED)
+        taken = any(other.device.name == known.device.name for other in _of(inventory, answered))
+        if taken or known.device.name not in asked_names:
+            readings += unreadable(sorted(known.signals), known.device, now, VANISHED)
     return tuple(readings)
+
+
+def _of(inventory: Inventory, identities: frozenset[str]) -> list[KnownDisk]:
+    return [inventory[identity] for identity in identities if identity in inventory]

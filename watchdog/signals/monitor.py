@@ -1,4 +1,4 @@
-"""Polls the readers (APScheduler), and reads the disks at once when one comes or goes."""
+"""Polls the readers (APScheduler), and wakes at once those whose source or device tells that there is news."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_J
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from watchdog.signals.disk_events import DiskEvents
-from watchdog.signals.edac import EdacReader
-from watchdog.signals.hwmon import HwmonReader
+from watchdog.signals.alarms import Alarms
+from watchdog.signals.device_events import DeviceEvents
 from watchdog.signals.model import Reading
-from watchdog.signals.reader import Reader, Remembered, sight
-from watchdog.signals.settings import SignalSettings
-from watchdog.signals.smart import SmartReader
+from watchdog.signals.reader import Alarmed, Reader, sight
 
 WATCHED = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
 JITTER_SHARE = 0.05
 GRACE_S = 300  # APScheduler's default of one second drops late jobs without a word
 MISSED_TURNS = 3  # a slow reading may cost a turn or two
-NOTHING_REMEMBERED = Remembered()
+ALARM_GAP_S = 0.2  # a source that never falls silent is read so often, and takes a reader no more than that
 
 Deliver = Callable[[Sequence[Reading]], None]
 
@@ -38,12 +35,13 @@ class SignalMonitor:
     tell any more, because it fails or hangs, is delivered as unreadable.
     """
 
-    def __init__(self, readers: Sequence[Reader], deliver: Deliver, *, woken: str = "smart") -> None:
-        """`woken` names the reader that disk events wake."""
+    def __init__(self, readers: Sequence[Reader], deliver: Deliver) -> None:
         self._readers = {reader.name: reader for reader in readers}
         self._deliver = deliver
         self._turns = {name: _Turn() for name in self._readers}
-        self._events = DiskEvents(lambda: self.poll_now(woken)) if woken in self._readers else None
+        self._stopping = threading.Event()
+        self._events = DeviceEvents(self.poll_now, tuple(self._readers))
+        self._alarms = Alarms(self.poll_now)
         self._scheduler = BackgroundScheduler(
             executors={name: ThreadPoolExecutor(1) for name in self._readers},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": GRACE_S},
@@ -66,13 +64,14 @@ class SignalMonitor:
                 next_run_time=datetime.now(UTC),
             )
         self._scheduler.start()
-        if self._events is not None:
-            self._events.start()
+        self._events.start()
+        self._alarms.start()
 
     def stop(self) -> None:
         """Stop polling; a reader at work is not waited for."""
-        if self._events is not None:
-            self._events.stop()
+        self._stopping.set()
+        self._events.stop()
+        self._alarms.stop()
         self._scheduler.shutdown(wait=False)
 
     def poll_now(self, name: str | None = None) -> None:
@@ -85,7 +84,7 @@ class SignalMonitor:
                 self._scheduler.modify_job(each, next_run_time=datetime.now(UTC))
 
     def _read(self, name: str) -> None:
-        """Read once, and again for as long as `poll_now` was called meanwhile."""
+        """Read once, and again for as long as `poll_now` was called meanwhile; then set the reader's alarm."""
         turn = self._turns[name]
         turn.begin()
         try:
@@ -95,6 +94,13 @@ class SignalMonitor:
                 self._deliver(readings)
         finally:
             turn.end()
+            self._set_alarm(self._readers[name])
+
+    def _set_alarm(self, reader: Reader) -> None:
+        """Set a reader's alarm, after a pause: what floods is read in slices."""
+        alarm = reader.alarm() if isinstance(reader, Alarmed) else None
+        if alarm is not None and not self._stopping.wait(ALARM_GAP_S):
+            self._alarms.arm(reader.name, *alarm)
 
     def _not_read(self, event: JobEvent) -> None:
         """Tell what a reader that failed or is stuck leaves unreadable."""
@@ -156,16 +162,3 @@ class _Turn:
         with self._lock:
             self._missed += 1
             return self._missed
-
-
-def readers_of_host(settings: SignalSettings, remembered: Remembered = NOTHING_REMEMBERED) -> tuple[Reader, ...]:
-    """Return the readers that the settings ask for; `remembered` comes from `ReadingStore.remembered`."""
-    ignored = settings.ignored_devices
-    readers: list[Reader] = []
-    if settings.smart:
-        readers.append(SmartReader(settings, remembered=remembered))
-    if settings.edac:
-        readers.append(EdacReader(settings.edac_poll_s, ignored=ignored))
-    if settings.hwmon:
-        readers.append(HwmonReader(settings.hwmon_poll_s, ignored=ignored, remembered=remembered))
-    return tuple(readers)

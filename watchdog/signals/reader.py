@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from watchdog.signals.model import Device, DeviceKind, Reading
 
@@ -18,6 +18,17 @@ class Reader(Protocol):
 
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return the readings of now (Unix seconds); what cannot be read is a reading without a value."""
+
+
+@runtime_checkable
+class Alarmed(Protocol):
+    """A reader that learns at once that there is something to read."""
+
+    def alarm(self) -> tuple[int, int] | None:
+        """Return a file descriptor and the epoll events on which to read; None while there is none.
+
+        Asked anew after every reading, which must take away what raised the alarm.
+        """
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,9 @@ class Remembered:
 
     disks: tuple[KnownDisk, ...] = ()
     trusted: frozenset[str] = frozenset()
+
+
+THIS_HOST = Device(DeviceKind.HOST, "host", "this host")
 
 
 def unreadable(signals: Sequence[str], device: Device, now: float, reason: str) -> tuple[Reading, ...]:

@@ -26,6 +26,11 @@ class SignalSettings(Value):
         description="a sleeping drive is woken to be read when its last reading is older; 0: never",
     )
     drives: tuple[ExtraDrive, ...] = Field(default=(), description="drives that a scan does not find")
+    disks_poll_s: float = Field(default=30, ge=1, description="how often is looked whether disks are there")
+    kernel_log: bool = Field(default=True, description="follow the kernel log")
+    kernel_log_poll_s: float = Field(
+        default=60, ge=1, description="how often its counts are told; a new line is told at once"
+    )
     edac: bool = Field(default=True, description="read memory error counters")
     edac_poll_s: float = Field(default=60, ge=1, description="how often memory counters are read")
     hwmon: bool = Field(default=True, description="read temperatures, fans and voltages")

@@ -1,4 +1,4 @@
-"""Disks: how each of them is, which are gone, and which do not answer.
+"""Disks: how each of them is, and which do not answer.
 
 `smart_scan` finds them, `smartctl --json=c -n standby,3 -d TYPE -x DEV` tells how they are, each asked in a
 thread of its own with a time-out. A sleeping drive is left asleep.
@@ -6,7 +6,7 @@ thread of its own with a time-out. A sleeping drive is left asleep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from typing import Any
 from migrator.command import CommandResult, run
 from migrator.errors import CommandError, LifeboatError
 from watchdog.signals.attempts import Attempts
-from watchdog.signals.disks import GIVEN_UP, is_pluggable, state
+from watchdog.signals.disks import is_pluggable
 from watchdog.signals.inventory import (
     Asked,
     asked_disk,
     disk_at,
     learned,
-    missing,
+    left_out,
     told_by,
     without_ghosts,
 )
@@ -70,9 +70,14 @@ class SmartReader:
             for known in remembered.disks
             if not is_ignored(known.device, settings.ignored_devices)
         }
+        self._published: Mapping[str, KnownDisk] = dict(self._inventory)
+
+    def inventory(self) -> Mapping[str, KnownDisk]:
+        """Return the disks known after the last reading, by identity; from any thread."""
+        return self._published
 
     def read(self, now: float) -> tuple[Reading, ...]:
-        """Return the readings of all drives, and `disk.missing` for each that was there before."""
+        """Return the readings of all drives; those of a drive that is gone are unreadable."""
         asked, blind = self._ask_all(now)
         readings: list[Reading] = []
         seen: set[str] = set()
@@ -86,7 +91,8 @@ class SmartReader:
                 answered.add(device.identity)
             readings += self._of_drive(item, device, now)
         names = frozenset(item.drive.name for item in asked)
-        readings += missing(self._inventory, frozenset(answered), names, lambda path: Path(path).exists(), now)
+        readings += left_out(self._inventory, frozenset(answered), names, now)
+        self._published = dict(self._inventory)
         if not (blind or asked):
             blind = "no disk of this host can tell how it is, as in a virtual machine"
         return (*readings, sight(self.name, now, blind))
@@ -136,18 +142,9 @@ class SmartReader:
         if asked.is_there:
             self._inventory = without_ghosts(self._inventory, device)
             self._inventory[device.identity] = learned(known, device, readings, now)
-        return [*readings, *_state_of(asked, device, self._sysfs, now)]
-
-
-def _state_of(asked: Asked, device: Device, sysfs: Path, now: float) -> list[Reading]:
-    known = asked.answer is not None or asked.timed_out
-    late = float(asked.timed_out) if known else None
-    readings = [Reading("smart.unresponsive", device, now, late, asked.reason)]
-    word = state(asked.drive.path, sysfs)
-    if word:
-        given_up = word in GIVEN_UP
-        readings.append(Reading("disk.offline", device, now, float(given_up), word if given_up else ""))
-    return readings
+        known_to_be_late = asked.answer is not None or asked.timed_out
+        late = float(asked.timed_out) if known_to_be_late else None
+        return [*readings, Reading("smart.unresponsive", device, now, late, asked.reason)]
 
 
 def _outcome(future: Future[Any], hung: str) -> tuple[Any, str, bool]:
