@@ -16,6 +16,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from migrator.choice.labels import LABELS
 from watchdog.alerts.model import Event, Kind
 from watchdog.cli.main import EPILOG
 from watchdog.cli.main import build_parser as command_parser
@@ -126,6 +127,7 @@ def command_page() -> str:
         section("Synopsis", ".B lifeboat", ".I VERB", "[options]"),
         section("Description", paragraphs(str(parser.description)), "It asks lifeboatd(8), so it needs root."),
         section("Verbs", verbs),
+        section("Labels of containers", *(item(name, text) for name, text in LABELS.items())),
         section("Exit status", literal(status.partition(":\n")[2])),
         section("Examples", literal(examples)),
         section("Files", *(item(name, text) for name, text in FILES.items())),
@@ -315,6 +317,8 @@ def reference() -> str:
         rows = [(f"`{name}`", f"`{default_of(field)}`", says(field)) for name, field in keys(model)]
         parts += [f"### {heading}", markdown(("key", "default", "meaning"), rows)]
     parts += [
+        "## Labels of containers\n\nGiven to `podman run --label`; an evacuation keeps them.",
+        markdown(("label", "meaning"), [(f"`{name}`", text) for name, text in LABELS.items()]),
         "## Policies",
         POLICY_TEXT,
         markdown(("key of `[[rule]]`", "meaning"), [(f"`{n}`", says(f)) for n, f in Rule.model_fields.items()]),

@@ -11,7 +11,8 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ from typing import IO
 from migrator.errors import CommandError
 
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
+LOOK_S = 0.5  # how often `go_on` is asked
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,17 @@ def run(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    go_on: Callable[[], None] | None = None,
 ) -> CommandResult:
     """Run a program to its end and return what it said.
 
     Raises `CommandError` when it cannot be started or exceeds `timeout_s` seconds (the whole process
-    group is killed), and, with `check`, when its exit status is not 0.
+    group is killed), and, with `check`, when its exit status is not 0. `go_on` is called now and then; what
+    it raises ends the program, too.
     """
     process = spawn(argv, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, env=env, cwd=cwd)
     try:
-        output, errors = process.communicate(stdin, timeout=timeout_s)
+        output, errors = _communicate(process, stdin, timeout_s, go_on)
     except subprocess.TimeoutExpired as error:
         kill_group(process)
         process.communicate()
@@ -76,6 +80,19 @@ def run(
     if check and result.status != 0:
         raise CommandError(result.reason, code="command-failed")
     return result
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], stdin: bytes | None, timeout_s: float, go_on: Callable[[], None] | None
+) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + timeout_s
+    while go_on is not None and (left_s := deadline - time.monotonic()) > LOOK_S:
+        go_on()
+        try:
+            return process.communicate(stdin, timeout=min(LOOK_S, left_s))
+        except subprocess.TimeoutExpired:
+            continue
+    return process.communicate(stdin, timeout=max(0.0, deadline - time.monotonic()))
 
 
 def spawn(

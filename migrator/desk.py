@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from anyio import to_thread
@@ -13,6 +14,7 @@ from migrator.errors import PrerequisiteError
 from migrator.hall import Hall
 from migrator.peers.streams import Header, StreamHandler, feed_command, join_command
 from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report
+from migrator.reservations import Held, Hold, Reservations
 from migrator.storage import image
 from migrator.target import Reception
 
@@ -23,10 +25,15 @@ RSYNC_SERVER = ("rsync", "--server")
 class Desk:
     """All receptions of this host."""
 
-    def __init__(self, hall: Hall, accepting: Callable[[], str]) -> None:
-        """`accepting` returns why this host takes nothing now, or an empty text."""
+    def __init__(self, hall: Hall, accepting: Callable[[], str], spare_bytes: Callable[[], int]) -> None:
+        """`accepting` returns why this host takes nothing now, or an empty text.
+
+        `spare_bytes` returns the memory nobody uses, less the headroom; promises are not yet subtracted.
+        """
         self._hall = hall
         self._accepting = accepting
+        self._spare_bytes = spare_bytes
+        self._reservations = Reservations()
         self._receptions: dict[str, Reception] = {}
         self._lock = threading.Lock()
 
@@ -34,7 +41,17 @@ class Desk:
     def reserved_bytes(self) -> int:
         """Return the memory promised to migrations under way."""
         with self._lock:
-            return sum(reception.reserved_bytes for reception in self._receptions.values())
+            return self._reserved_bytes()
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Return the memory held for evacuations of other hosts, by host."""
+        return self._reservations.held(time.monotonic())
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a migration is under way here: podman may be slow to answer then."""
+        return any(not reception.ended for reception in self.receptions())
 
     def receptions(self) -> tuple[Reception, ...]:
         """Return all receptions known to this process."""
@@ -43,17 +60,51 @@ class Desk:
 
     def reserve(self, proposal: Proposal) -> Accepted:
         """Take a proposal, or refuse it with a reason; a repeated one is answered again."""
-        refusal = self._accepting()
-        if refusal:
-            raise PrerequisiteError(
-                f"{self._hall.host} takes no container: {refusal}", code="target-refuses", temporary=True
-            )
+        self._check_accepting()
         with self._lock:
             if proposal.migration in self._receptions:
                 raise PrerequisiteError("this migration is known already", code="already-known")
+            self._check_room(proposal)
             reception = Reception(self._hall, proposal)
             self._receptions[proposal.migration] = reception
+            self._reservations.take(proposal.source, proposal.container.memory_bytes)
         return reception.reserve()
+
+    def hold(self, wish: Hold) -> Held:
+        """Hold memory for an evacuation of another host, or refuse with a reason."""
+        if wish.memory_bytes:
+            self._check_accepting()
+        with self._lock:
+            free = self._spare_bytes() - self._reserved_bytes()
+            return self._reservations.hold(wish, free, time.monotonic())
+
+    def _check_accepting(self) -> None:
+        if refusal := self._accepting():
+            raise PrerequisiteError(
+                f"{self._hall.host} takes no container: {refusal}", code="target-refuses", temporary=True
+            )
+
+    def _check_room(self, proposal: Proposal) -> None:
+        """Refuse what would overbook this host, whatever the source read in facts that are old by now."""
+        most = self._hall.settings.incoming_at_once
+        if sum(not reception.ended for reception in self._receptions.values()) >= most:
+            raise PrerequisiteError(
+                f"{self._hall.host} takes {most} migrations at once and has as many",
+                code="target-busy",
+                temporary=True,
+            )
+        others = self._reservations.held_for_others(proposal.source, time.monotonic())
+        free = self._spare_bytes() - self._reserved_bytes() - others
+        if proposal.container.memory_bytes > free:
+            raise PrerequisiteError(
+                f"{self._hall.host} has {max(0, free) >> 20} MiB left to promise, "
+                f"{proposal.container.name} needs {proposal.container.memory_bytes >> 20} MiB",
+                code="target-lacks-memory",
+                temporary=True,
+            )
+
+    def _reserved_bytes(self) -> int:
+        return sum(reception.reserved_bytes for reception in self._receptions.values())
 
     def reception(self, migration: str) -> Reception:
         """Return one reception; raises `PrerequisiteError` for an unknown one."""

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
+from migrator import hardware
 from migrator.caretaker import Caretaker, adopted
-from migrator.choice import reject
+from migrator.choice.filters import reject
+from migrator.departure import Departure, Place
 from migrator.desk import Desk
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.facts import FactsReader, Standing
 from migrator.hall import Hall
-from migrator.health import Verdict
+from migrator.health import Health
 from migrator.journal import Entry, Journal, Side
 from migrator.model import (
     ContainerFacts,
@@ -27,18 +29,24 @@ from migrator.model import (
     MigrationOutcome,
     Rejection,
 )
-from migrator.peers.client import PeerClient
+from migrator.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.streams import StreamHandler
-from migrator.plan import plan_evacuation, supported_method
+from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
+from migrator.planning.rates import Past, measured, measured_link
 from migrator.recovery import recover_source
+from migrator.reservations import Held, Hold
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
-from migrator.source import Departure, Journey, SourceMigration
+from migrator.source import Journey, SourceMigration
+from migrator.storage.size import disk_in_use
 from migrator.timeline import Observer
+from migrator.turns import Turns
 
 JOURNAL = "journal.db"
+HOLD_S = 120.0  # promises of an evacuation that is cut short are free again after this
+REMEMBERED = 500  # migrations of the past from which rates are measured
 
 
 class Engine:
@@ -52,9 +60,10 @@ class Engine:
         state: Path,
         runtime: Path,
         peers: PeerDirectory,
-        health: Callable[[], tuple[Verdict, bool]] = lambda: (Verdict.HEALTHY, False),
+        health: Callable[[], Health] = Health,
     ) -> None:
-        """`health` returns this host's verdict and whether it is cordoned."""
+        """`health` returns how this host is."""
+        self._host = host
         self._settings = settings
         self._peers = peers
         self._health = health
@@ -66,12 +75,20 @@ class Engine:
             state=state,
             runtime=runtime,
             journal=self._journal,
+            turns=Turns(settings.limits),
         )
         self._hall = Hall(
             host=host, settings=settings, state=state, runtime=runtime, pki=peers.pki, journal=self._journal
         )
-        self._desk = Desk(self._hall, self._refusal)
-        self._facts = FactsReader(host, self._standing)
+        self._neighbours = Neighbours(peers)
+        self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
+        self._facts = FactsReader(
+            host,
+            self._standing,
+            busy=lambda: bool(self._moving) or self._desk.busy,
+            labels=settings.labels,
+            shared_paths=settings.shared_paths,
+        )
         self._moving: set[str] = set()
         self._lock = threading.Lock()
 
@@ -83,29 +100,36 @@ class Engine:
         """Return what this host tells its peers."""
         return self._facts.read()
 
-    def peer_facts(self) -> tuple[tuple[HostFacts, ...], tuple[Rejection, ...]]:
-        """Ask all peers; return the facts of those that answered, and why the others did not."""
-        found, silent = [], []
-        for peer in self._peers.peers():
-            try:
-                found.append(self._client(peer.name).facts())
-            except LifeboatError as error:
-                silent.append(Rejection(host=peer.name, code="peer-unreachable", reason=str(error)))
-        return tuple(found), tuple(silent)
+    def survey(self) -> Survey:
+        """Ask all peers how they are."""
+        return self._neighbours.survey()
 
     def plan(
-        self, containers: tuple[ContainerFacts, ...] | None = None, method: Method | None = None
+        self,
+        containers: tuple[ContainerFacts, ...] | None = None,
+        method: Method | None = None,
+        *,
+        time_left_s: float | None = None,
     ) -> EvacuationPlan:
-        """Plan to move the given containers, or all that run here."""
-        targets, silent = self.peer_facts()
+        """Plan to move the given containers, or all that run here; changes nothing anywhere.
+
+        `time_left_s` is how long this host usually lasts, None when nothing says so.
+        """
+        targets, silent = self._neighbours.facts()
         chosen = self.containers() if containers is None else containers
-        plan = plan_evacuation(
-            self.facts(),
-            chosen,
-            targets,
-            method or self._settings.method,
+        rates = measured(self._pasts())
+        names = [target.host for target in targets]
+        assumptions = Assumptions(
             headroom_percent=self._settings.memory_headroom_percent,
+            rates=rates,
+            links={host: measured_link(rates.get(host), self._neighbours.round_trip_ms(host)) for host in names},
+            domains=self._settings.failure_domains,
+            limits=self._settings.limits,
+            time_left_s=time_left_s,
         )
+        measured_containers = [item.model_copy(update={"disk_bytes": disk_in_use(item)}) for item in chosen]
+        wanted = method or self._settings.method
+        plan = plan_evacuation(self.facts(), measured_containers, targets, wanted, assumptions)
         if not silent:
             return plan
         migrations = tuple(
@@ -113,28 +137,68 @@ class Engine:
         )
         return plan.model_copy(update={"migrations": migrations})
 
+    def hold(self, memory_bytes: Mapping[str, int]) -> tuple[Rejection, ...]:
+        """Let targets hold memory for what is planned (0: nothing any more); return who refused, and why."""
+        refused = []
+        for host, size in memory_bytes.items():
+            try:
+                held = self._neighbours.hold(host, Hold(source=self._host, memory_bytes=size, seconds=HOLD_S))
+                if held.memory_bytes < size:
+                    refused.append(Rejection(host=host, code="target-lacks-memory", reason=held.reason))
+            except LifeboatError as error:
+                refused.append(Rejection(host=host, code=error.code, reason=error.message))
+        return tuple(refused)
+
+    def _pasts(self) -> list[Past]:
+        """Return past migrations away from here, newest first."""
+        entries = self._journal.entries(limit=REMEMBERED)
+        return [
+            Past(Journey.model_validate_json(entry.request).container, entry.outcome)
+            for entry in entries
+            if entry.side is Side.SOURCE and entry.outcome is not None
+        ]
+
     def check(self, container: ContainerFacts, target: str, method: Method) -> tuple[Rejection, ...]:
         """Return every reason why a container cannot go to a target by a rung; empty when it can."""
         if reason := container.unsupported.get(method):
             return (Rejection(host=target, code="container-unsupported", reason=reason),)
-        facts = self._client(target).facts()
+        facts = self._neighbours.client(target).facts()
         headroom = self._settings.memory_headroom_percent
         return reject(container, self.facts(), facts, method, headroom_percent=headroom)
 
-    def migrate(self, container: str, target: str, method: Method | None, observe: Observer) -> MigrationOutcome:
+    def migrate(
+        self,
+        container: str,
+        target: str,
+        method: Method | None,
+        observe: Observer,
+        *,
+        place: Place | None = None,
+        planned: bool = False,
+    ) -> MigrationOutcome:
         """Move one container; blocks until it has ended.
 
-        Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that the outcome tells.
+        `place` is its place in an evacuation; `planned` says that the target was chosen a moment ago, so that only
+        its own word is asked again. Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that
+        the outcome tells.
         """
         facts = podman.container(container)
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
         with self._claimed(facts.id, facts.name):
-            return self._migrate(facts, target, method, observe)
+            rung = self._check_movable(facts, target, method, planned=planned)
+            return SourceMigration(
+                self._departure,
+                migration=new_id(),
+                container=facts,
+                target=self._neighbours.client(target),
+                method=rung,
+                observe=observe,
+                place=place,
+            ).run()
 
-    def _migrate(
-        self, facts: ContainerFacts, target: str, method: Method | None, observe: Observer
-    ) -> MigrationOutcome:
+    def _check_movable(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:
+        """Return the rung by which a container can go to a target; raises `PrerequisiteError`."""
         if Cgroup.of_process(podman.first_pid(facts.id)).frozen:
             raise PrerequisiteError(
                 f"{facts.name} stands frozen here: its last migration was committed but did not end",
@@ -145,18 +209,13 @@ class Engine:
         if rung is None:
             reasons = "; ".join(sorted(set(facts.unsupported.values()))) or "no such rung"
             raise PrerequisiteError(f"{facts.name} cannot be moved: {reasons}", code="container-unsupported")
-        rejections = self.check(facts, target, rung)
+        rejections = () if planned else self.check(facts, target, rung)
         if rejections:
-            first = rejections[0]
             raise PrerequisiteError(
                 f"{target} cannot take {facts.name}: {'; '.join(item.reason for item in rejections)}",
-                code=first.code,
+                code=rejections[0].code,
             )
-        client = self._client(target)
-        migration = new_id()
-        return SourceMigration(
-            self._departure, migration=migration, container=facts, target=client, method=rung, observe=observe
-        ).run()
+        return rung
 
     def take_up(self) -> None:
         """After a restart, before peers may call: know the incoming migrations that have no end yet."""
@@ -195,8 +254,19 @@ class Engine:
         return self._journal.events(migration)
 
     def peer_routes(self) -> APIRouter:
-        """Return the target's side of the peer API."""
-        return self._desk.routes()
+        """Return what peers may ask: the target's side of migrations, how this host is, to hold memory."""
+        router = APIRouter()
+        router.include_router(self._desk.routes())
+
+        @router.get("/v1/health")
+        def health() -> HealthTold:
+            return self._told_health()
+
+        @router.post("/v1/reservations")
+        def hold(wish: Hold) -> Held:
+            return self._desk.hold(wish)
+
+        return router
 
     def stream_handlers(self) -> Mapping[str, StreamHandler]:
         """Return the target's side of the streams."""
@@ -217,18 +287,19 @@ class Engine:
             with self._lock:
                 self._moving.discard(container)
 
-    def _client(self, name: str) -> PeerClient:
-        return PeerClient(self._peers.peer(name), self._peers.pki)
+    def _told_health(self) -> HealthTold:
+        health = self._health()
+        return HealthTold(
+            host=self._host, verdict=health.verdict, since_s=health.since_s, evacuating=health.evacuating
+        )
 
     def _standing(self) -> Standing:
-        verdict, cordoned = self._health()
-        return Standing(verdict, cordoned, self._desk.reserved_bytes)
+        return Standing(self._health(), self._desk.reserved_bytes, self._desk.held)
 
-    def _refusal(self) -> str:
-        verdict, cordoned = self._health()
-        if verdict is not Verdict.HEALTHY:
-            return f"its own verdict is {verdict}"
-        return "it is cordoned" if cordoned else ""
+    def _spare_bytes(self) -> int:
+        """Return the memory that nobody uses, less the headroom."""
+        memory = hardware.memory()
+        return memory["MemAvailable"] - int(memory["MemTotal"] * self._settings.memory_headroom_percent / 100)
 
 
 def new_id() -> str:

@@ -4,48 +4,67 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from migrator import hardware
 from migrator.command import run
 from migrator.errors import LifeboatError
-from migrator.health import Verdict
+from migrator.health import Health
 from migrator.model import HostFacts, NetworkFacts
 from migrator.runtime import podman
+from migrator.runtime.census import Census, take_census
 
 TIMEOUT_S = 10
+PATIENCE_S = 20.0
+BUSY_PATIENCE_S = 0.5  # podman answers no `ps` while one container's checkpoint or restore holds its lock
 STORAGE = Path("/var/lib/containers")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the facts cannot be read from the system: the verdict, the cordon, memory promised to others."""
+    """What cannot be read from the system: how this host is, and the memory promised to others."""
 
-    verdict: Verdict = Verdict.HEALTHY
-    cordoned: bool = False
+    health: Health = field(default_factory=Health)
     reserved_bytes: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Podman:
+    networks: tuple[NetworkFacts, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 @dataclass
 class FactsReader:
-    """Collects facts; what podman cannot tell in time (a container's lock is held) is the last known."""
+    """Collects facts; what podman cannot tell in time (a container's lock is held) is the last known.
+
+    `busy` says whether a migration is under way here: then containers are not waited for.
+    """
 
     host: str
     standing: Callable[[], Standing]
+    busy: Callable[[], bool]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    shared_paths: tuple[str, ...] = ()
     _versions: dict[str, str] = field(default_factory=dict)
-    _podman: tuple[tuple[NetworkFacts, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+    _podman: _Podman = field(default_factory=_Podman)
+    _census: Census = field(default_factory=Census)
+    _asking: Future[Census] | None = None
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "census"))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self) -> HostFacts:
         """Return the facts of now."""
-        memory = _memory()
-        model, flags = _cpu()
-        networks, names, images = self._podman_facts()
-        standing = self.standing()
-        storage = STORAGE if STORAGE.exists() else Path("/")
-        disk = os.statvfs(storage)
+        memory, (model, flags) = hardware.memory(), hardware.processor()
+        found, census, standing = self._podman_facts(), self._last_census(), self.standing()
+        disk = os.statvfs(STORAGE if STORAGE.exists() else "/")
         return HostFacts(
             host=self.host,
             at=time.time(),
@@ -54,18 +73,27 @@ class FactsReader:
             kernel=platform.release(),
             cpu_model=model,
             cpu_flags=flags,
+            signal_frame_bytes=hardware.signal_frame_bytes(),
             criu=self._version("criu", ["criu", "--version"]),
             runc=self._version("runc", ["runc", "--version"]),
             podman=self._version("podman", ["podman", "--version"]),
             memory_bytes=memory["MemTotal"],
             memory_available_bytes=memory["MemAvailable"],
             reserved_bytes=standing.reserved_bytes,
+            held=dict(standing.held),
             disk_available_bytes=disk.f_bavail * disk.f_frsize,
-            networks=networks,
-            container_names=names,
-            image_ids=images,
-            verdict=standing.verdict,
-            cordoned=standing.cordoned,
+            networks=found.networks,
+            container_names=census.names,
+            image_ids=found.images,
+            ports=tuple(sorted({*census.ports, *hardware.listening_ports()})),
+            apart=census.apart,
+            devices=hardware.devices(),
+            labels=dict(self.labels),
+            shared_paths=self.shared_paths,
+            verdict=standing.health.verdict,
+            cordoned=standing.health.cordoned,
+            evacuating=standing.health.evacuating,
+            nearness=standing.health.nearness,
             load=os.getloadavg()[0] / (os.cpu_count() or 1),
         )
 
@@ -79,12 +107,23 @@ class FactsReader:
             self._versions[program] = next((word for word in words if word[0].isdigit()), "")
         return self._versions[program]
 
-    def _podman_facts(self) -> tuple[tuple[NetworkFacts, ...], tuple[str, ...], tuple[str, ...]]:
+    def _podman_facts(self) -> _Podman:
         try:
-            self._podman = (podman.networks(), podman.container_names(), podman.image_ids())
+            self._podman = _Podman(podman.networks(), podman.image_ids())
         except LifeboatError:
             return self._podman
         return self._podman
+
+    def _last_census(self) -> Census:
+        """Return the containers of now, or of the last time that podman told them soon enough."""
+        with self._lock:
+            if self._asking is None or self._asking.done():
+                self._asking = self._worker.submit(take_census)
+            asking = self._asking
+        wait([asking], BUSY_PATIENCE_S if self.busy() else PATIENCE_S)
+        if asking.done() and asking.exception() is None:
+            self._census = asking.result()
+        return self._census
 
 
 def own_version() -> str:
@@ -93,18 +132,3 @@ def own_version() -> str:
         return version("lifeboatd")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _memory() -> dict[str, int]:
-    """Return /proc/meminfo in bytes (it says kB and means KiB)."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    pairs = (line.split(":") for line in lines)
-    return {name: int(rest.split()[0]) * 1024 for name, rest in pairs}
-
-
-def _cpu() -> tuple[str, tuple[str, ...]]:
-    """Return the model and the flags of the first processor in /proc/cpuinfo."""
-    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    flags = fields.get("flags") or fields.get("Features", "")
-    return fields.get("model name", fields.get("CPU part", "")), tuple(sorted(flags.split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -24,3 +25,23 @@ class Lead(StrEnum):
     DAYS = "days"
     MINUTES = "minutes"
     SECONDS = "seconds"
+
+
+@dataclass(frozen=True)
+class Health:
+    """How this host is, as its peers are told."""
+
+    verdict: Verdict = Verdict.HEALTHY
+    since_s: float = 0.0  # for how long it has had this verdict
+    cordoned: bool = False
+    evacuating: bool = False
+    nearness: float = 0.0  # how near it is to a worse verdict: 0 far, 1 there
+
+    @property
+    def refusal(self) -> str:
+        """Say why this host takes no container now; empty when it does."""
+        if self.verdict is not Verdict.HEALTHY:
+            return f"its own verdict is {self.verdict}"
+        if self.evacuating:
+            return "it is being emptied itself"
+        return "it is cordoned" if self.cordoned else ""

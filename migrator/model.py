@@ -64,6 +64,8 @@ class ContainerFacts(Value):
     runtime: str  # runc, crun
     running: bool
     memory_bytes: int = 0  # in use now
+    disk_bytes: int = 0  # of its writable layer and named volumes
+    pod: str = ""
     networks: tuple[NetworkAttachment, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
@@ -103,7 +105,16 @@ class HostFacts(Value):
     addresses: tuple[str, ...] = ()  # addresses in use by containers here
     verdict: Verdict = Verdict.HEALTHY
     cordoned: bool = False
+    evacuating: bool = False
+    nearness: float = 0.0  # how near it is to a worse verdict: 0 far, 1 there
     load: float = 0.0  # 1 minute load average per CPU
+    signal_frame_bytes: int = 0  # AT_MINSIGSTKSZ: grows one to one with what `xsave` saves; 0 unknown
+    labels: dict[str, str] = Field(default_factory=dict)  # as its settings say: rack, psu, disk_batch, ...
+    ports: tuple[int, ...] = ()  # ports that listen, or that its containers publish
+    devices: tuple[str, ...] = ()  # device files
+    shared_paths: tuple[str, ...] = ()  # what lies under these is the same on all hosts that say so
+    apart: tuple[str, ...] = ()  # groups of `lifeboat.apart` that have a container here
+    held: dict[str, int] = Field(default_factory=dict)  # bytes held for the evacuation of each of these hosts
 
 
 class Rejection(Value):
@@ -126,6 +137,12 @@ class PlannedMigration(Value):
     rejections: tuple[Rejection, ...] = ()
     reason: str = ""  # why this target, or why none
     kept: bool = False  # its label says that it stays
+    begins_s: float = 0.0  # all times from the start of the evacuation
+    freezes_s: float = 0.0
+    ends_s: float = 0.0  # the source is no longer needed for it
+    late: bool = False  # that is later than the host is expected to last
+    after: tuple[str, ...] = ()  # containers that go first
+    warnings: tuple[str, ...] = ()
 
 
 class EvacuationPlan(Value):
@@ -133,6 +150,14 @@ class EvacuationPlan(Value):
 
     source: str
     migrations: tuple[PlannedMigration, ...]
+    time_left_s: float | None = None  # how long such a host usually lasts; None when nothing says so
+    ends_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def late(self) -> tuple[PlannedMigration, ...]:
+        """Return what will not make it in time."""
+        return tuple(item for item in self.migrations if item.late)
 
 
 class Phase(StrEnum):
@@ -189,6 +214,7 @@ class MigrationOutcome(Value):
     freeze_ms: float | None = None
     drain_s: float | None = None
     drained_bytes: int | None = None
+    waited_s: float = 0.0  # of its preparation, for its turn among the other migrations of this host
     phases: tuple[PhaseTime, ...] = ()
     error_code: str = ""
     error: str = ""

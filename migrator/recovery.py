@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from migrator.control import ControlClient
+from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Decision, Entry
 from migrator.model import MigrationOutcome
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.shim.order import CONTROL
-from migrator.source import Departure, Journey, SourceMigration
+from migrator.source import Journey, SourceMigration
 
 SHIM_WAIT_S = 2.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from migrator.model import Method, Pager, Value
+from migrator.planning.schedule import Limits
 
 PODMAN_CREATE_LIMIT_S = 240
 """Podman gives its monitor this long to report a started container (`ContainerCreateTimeout`,
@@ -45,10 +46,37 @@ class MigratorSettings(Value):
     memory_headroom_percent: float = Field(
         default=10, ge=0, le=90, description="memory of a target that no migration may fill"
     )
+    at_once: int = Field(default=3, ge=1, le=64, description="how many migrations away from here run at once")
+    away_at_once: int = Field(
+        default=2, ge=1, le=64, description="how many of them may be parked, frozen or draining at once"
+    )
+    away_per_target: int = Field(default=2, ge=1, le=64, description="and how many of these to one target")
+    freezes_at_once: int = Field(default=1, ge=1, le=64, description="and how many of these may be frozen")
+    incoming_at_once: int = Field(
+        default=8, ge=1, le=64, description="how many migrations this host takes at once; others wait"
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="what this host is, for lifeboat.require and failure domains: { rack = 'r1', psu = 'a' }",
+    )
+    failure_domains: tuple[str, ...] = Field(
+        default=("rack", "psu", "disk_batch"),
+        description="labels of hosts that fail together; a target that shares one with the source comes later",
+    )
+    shared_paths: tuple[str, ...] = Field(
+        default=(), description="directories that are the same on all hosts, so that bind mounts below may move"
+    )
 
     @model_validator(mode="after")
-    def _check_ports(self) -> MigratorSettings:
+    def _check(self) -> MigratorSettings:
         first, last = self.pager_ports
         if not 1024 <= first <= last <= 65535:
             raise ValueError(f"pager_ports {first}-{last}: must be two ports from 1024 to 65535, first <= last")
+        if self.away_at_once > self.at_once:
+            raise ValueError(f"away_at_once {self.away_at_once} is more than at_once {self.at_once}")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """Return how many migrations may be where at once."""
+        return Limits(self.at_once, self.away_at_once, self.away_per_target, self.freezes_at_once)

@@ -11,19 +11,18 @@ import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from migrator import evidence
 from migrator.control import ControlClient, Message
+from migrator.departure import Departure, Place
 from migrator.errors import ExecutionError, LifeboatError, PeerError
-from migrator.journal import Decision, Journal, Side
+from migrator.journal import Decision, Side
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Value
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
 from migrator.runtime import podman, tombstone
 from migrator.runtime.scope import Scope
-from migrator.settings import MigratorSettings
 from migrator.shim import order as shim_order
 from migrator.storage import image
 from migrator.storage.sync import (
@@ -42,18 +41,7 @@ CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
 POLL_S = 0.2
 PODMAN_END_WAIT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Departure:
-    """What all migrations away from this host share."""
-
-    host: str
-    settings: MigratorSettings
-    directory: Path  # /etc/lifeboat
-    state: Path  # /var/lib/lifeboat
-    runtime: Path  # /run/lifeboat
-    journal: Journal
+STALE_S = 5.0  # files copied longer ago than this are compared once more before the freeze has to
 
 
 class Journey(Value):
@@ -76,8 +64,13 @@ class SourceMigration:
         target: PeerClient,
         method: Method,
         observe: Observer,
+        place: Place | None = None,
     ) -> None:
         self._shared = shared
+        self._place = place or Place()
+        self._turn = ExitStack()  # places in line, given back when the migration ends, however it does
+        self._freeze_turn = ExitStack()
+        self._waited_s = 0.0
         self._id = migration
         self._container = container
         self._target = target
@@ -98,15 +91,17 @@ class SourceMigration:
         journey = Journey(container=self._container, target=self._target.name, method=self._method)
         name = self._container.name
         self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())
-        try:
-            with self._undo:
-                self._prepare()
-                self._freeze_and_restore()
-                self._commit()
-        except LifeboatError as error:
-            self._shared.journal.decide(self._id, Decision.ABORT)  # a target that asks must hear it
-            return self._ended(Phase.ABORTED, error)
-        return self._after_commit()
+        with self._turn:
+            try:
+                with self._undo:
+                    self._prepare()
+                    self._wait_for_freeze()
+                    self._freeze_and_restore()
+                    self._commit()
+            except LifeboatError as error:
+                self._shared.journal.decide(self._id, Decision.ABORT)  # a target that asks must hear it
+                return self._ended(Phase.ABORTED, error)
+            return self._after_commit()
 
     def resume(self, shim: ControlClient | None) -> MigrationOutcome:
         """Go on after a restart of the daemon; the journal says that it is committed."""
@@ -123,6 +118,7 @@ class SourceMigration:
     def _after_commit(self) -> MigrationOutcome:
         try:
             self._hand_over()
+            self._freeze_turn.close()
             self._drain()
             self._release()
         except LifeboatError as error:
@@ -143,10 +139,36 @@ class SourceMigration:
         self._undo.callback(self._withdraw)
         accepted = self._target.call("POST", "/v1/migrations", proposal, Accepted, timeout_s=REQUEST_WAIT_S)
         if accepted.needs_image:
-            self._timeline.tell(f"copying the image {self._container.image}")
-            image.send_image(self._container.image_id, self._destination, self._shared.settings.copy_limit_s)
+            with self._shared.turns.image(self._target.name, self._container.image_id) as sent:
+                if not sent:
+                    self._send_image()
         self._copy_ahead()
+        self._wait_for_place()
         self._park(accepted)
+
+    def _send_image(self) -> None:
+        self._go_on()
+        self._timeline.tell(f"copying the image {self._container.image}")
+        image.send_image(self._container.image_id, self._destination, self._shared.settings.copy_limit_s)
+
+    def _go_on(self) -> None:
+        """Raise when somebody stopped this migration; not asked after the commit."""
+        if self._place.stopped.is_set():
+            raise ExecutionError("it was stopped before its commit", code="stopped")
+
+    def _wait_for_place(self) -> None:
+        """Wait until few enough are away; what is copied by then is made fresh again."""
+        line = self._shared.turns.away(self._target.name, self._place.order, self._go_on)
+        waited_s = self._turn.enter_context(line)
+        self._waited_s += waited_s
+        if waited_s > STALE_S:
+            self._copy_ahead()
+
+    def _wait_for_freeze(self) -> None:
+        self._turn.push(self._freeze_turn)
+        line = self._shared.turns.freeze(self._target.name, self._place.order, self._go_on)
+        self._waited_s += self._freeze_turn.enter_context(line)
+        self._go_on()
 
     def _copy_ahead(self) -> None:
         self._trees = [
@@ -163,7 +185,7 @@ class SourceMigration:
 
     @property
     def _destination(self) -> Destination:
-        return Destination(self._shared.directory, self._target.name, self._id)
+        return Destination(self._shared.directory, self._target.name, self._id, self._go_on)
 
     def _park(self, accepted: Accepted) -> None:
         """Stop podman on both sides one step before the deed; the source first, for it has the facts."""
@@ -350,6 +372,7 @@ class SourceMigration:
             freeze_ms=freeze_ms,
             drain_s=self._report.drain_s if self._report else None,
             drained_bytes=self._report.drained_bytes if self._report else None,
+            waited_s=self._waited_s,
         )
 
 

@@ -66,6 +66,7 @@ class Timeline:
         freeze_ms: float | None = None,
         drain_s: float | None = None,
         drained_bytes: int | None = None,
+        waited_s: float = 0.0,
     ) -> MigrationOutcome:
         """Enter a final phase and return the outcome, journalled."""
         self.enter(phase, str(error) if error else "")
@@ -79,6 +80,7 @@ class Timeline:
             freeze_ms=freeze_ms,
             drain_s=drain_s,
             drained_bytes=drained_bytes,
+            waited_s=waited_s,
             phases=tuple(self._times),
             error_code=error.code if error else "",
             error=str(error) if error else "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +37,15 @@ class Tree:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where trees go: a migration at a peer. `directory` is /etc/lifeboat, where the certificates are."""
+    """Where trees go: a migration at a peer. `directory` is /etc/lifeboat, where the certificates are.
+
+    `go_on` is called now and then while something is copied; what it raises ends the copy.
+    """
 
     directory: Path
     peer: str
     migration: str
+    go_on: Callable[[], None] | None = None
 
     def remote_shell(self, tree: Tree) -> str:
         """Return what rsync calls in ssh's place; it appends the host and its own server command."""
@@ -86,7 +91,7 @@ def _rsync(
     remote = f"{destination.peer}:{tree.name.replace(':', '-')}"
     argv = [*RSYNC, *options, "-e", destination.remote_shell(tree), f"{tree.path}/", remote]
     try:
-        result = run(argv, timeout_s=timeout_s, check=False, stdin=stdin)
+        result = run(argv, timeout_s=timeout_s, check=False, stdin=stdin, go_on=destination.go_on)
     except CommandError as error:
         raise ExecutionError(
             f"copying {tree.name} to {destination.peer} failed: {error.message}", code="copy-failed"

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from migrator.choice import choose, reject
 from migrator.errors import PeerError, PrerequisiteError, UsageError
-from migrator.health import Verdict
 from migrator.journal import Decision, Journal, Side
-from migrator.model import ContainerFacts, HostFacts, Method, NetworkAttachment, NetworkFacts
+from migrator.model import HostFacts
 from migrator.network.announce import announcements
 from migrator.pager.pending import Pending
 from migrator.peers import membership
@@ -27,103 +25,10 @@ from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.peers.server import PeerServer, build_app
 from migrator.peers.streams import StreamServer, feed_command, send_command_output
 from migrator.peers.tls import client_context, server_context
-from migrator.plan import plan_evacuation
 from migrator.runtime.criu_log import first_error
 from migrator.storage.overlay import find
 from migrator.storage.tree import SAFE_AGE_NS, Snapshot, compare
-
-GIB = 1 << 30
-
-
-def host(name: str, **changes: object) -> HostFacts:
-    """Return a healthy host."""
-    facts = {
-        "host": name,
-        "at": 0.0,
-        "version": "1",
-        "architecture": "x86_64",
-        "kernel": "6.12",
-        "cpu_model": "c",
-        "cpu_flags": ("avx", "sse"),
-        "criu": "4.2.1",
-        "runc": "1.1.15",
-        "podman": "5.4.2",
-        "memory_bytes": 16 * GIB,
-        "memory_available_bytes": 8 * GIB,
-        "disk_available_bytes": 100 * GIB,
-        "networks": (NetworkFacts(name="lan", driver="macvlan"),),
-    }
-    return HostFacts.model_validate({**facts, **changes})
-
-
-def container(name: str = "web", gib: float = 1, **changes: object) -> ContainerFacts:
-    """Return a container that can go anywhere."""
-    attachment = NetworkAttachment(
-        network="lan", driver="macvlan", interface="eth0", mac="02:00:00:00:00:01", addresses=("10.0.0.5/24",)
-    )
-    facts = {
-        "id": name,
-        "name": name,
-        "image": "i",
-        "image_id": "1",
-        "runtime": "runc",
-        "running": True,
-        "memory_bytes": int(gib * GIB),
-        "networks": (attachment,),
-    }
-    return ContainerFacts.model_validate({**facts, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"verdict": Verdict.SUSPECT}, "target-unhealthy"),
-        ({"cordoned": True}, "target-cordoned"),
-        ({"architecture": "aarch64"}, "target-architecture"),
-        ({"cpu_flags": ("sse",)}, "target-lacks-cpu-flags"),
-        ({"criu": "4.1.1"}, "target-criu-differs"),
-        ({"criu": ""}, "target-lacks-criu"),
-        ({"runc": ""}, "target-lacks-runc"),
-        ({"networks": ()}, "target-lacks-network"),
-        ({"networks": (NetworkFacts(name="lan", driver="bridge"),)}, "target-network-differs"),
-        ({"container_names": ("web",)}, "target-name-taken"),
-        ({"memory_available_bytes": GIB}, "target-lacks-memory"),
-        ({"reserved_bytes": 7 * GIB}, "target-lacks-memory"),
-        ({"disk_available_bytes": 1}, "target-lacks-disk"),
-    ],
-)
-def test_a_target_is_rejected_with_its_reason(changes: dict[str, object], code: str) -> None:
-    assert [item.code for item in reject(container(), host("a"), host("b", **changes), Method.LAZY)] == [code]
-
-
-def test_the_best_target_is_chosen_and_ties_go_by_name() -> None:
-    targets = [host("c"), host("b"), host("d", load=1.0)]
-    assert choose(container(), host("a"), targets, Method.LAZY).target == "b"
-    assert choose(container(), host("a"), [*targets, host("e", image_ids=("1",))], Method.LAZY).target == "e"
-    assert choose(container(), host("a"), [], Method.LAZY).target is None
-
-
-def test_a_plan_overbooks_nobody_and_says_who_stays() -> None:
-    containers = [
-        container("big", 4),
-        container("small", 1),
-        container("first", 3, labels={"lifeboat.priority": "9"}),
-    ]
-    plan = plan_evacuation(host("a"), containers, [host("b")], Method.LAZY)
-    assert [(item.container, item.target) for item in plan.migrations] == [
-        ("first", "b"),
-        ("small", "b"),
-        ("big", None),
-    ]
-    assert "MiB are needed" in plan.migrations[2].reason
-    stays = container("s", labels={"lifeboat.evacuate": "no"})
-    crun = container("c", runtime="crun", unsupported={"lazy": "crun"})
-    found = {
-        item.container: item
-        for item in plan_evacuation(host("a"), [stays, crun], [host("b")], Method.LAZY).migrations
-    }
-    assert found["s"].target is None
-    assert found["c"].method is Method.FULL
+from tests.pure.values import host
 
 
 def decide_often(path: Path, word: Decision, results: list[str]) -> None:

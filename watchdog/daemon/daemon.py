@@ -12,7 +12,7 @@ from pathlib import Path
 
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
-from migrator.health import Verdict
+from migrator.health import Health, Verdict
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
@@ -28,6 +28,7 @@ from watchdog.daemon.readings import Readings
 from watchdog.policy.evaluate import Assessment, evaluate
 from watchdog.policy.load import LOCAL, SHIPPED, load_policy
 from watchdog.policy.model import Policy
+from watchdog.policy.nearness import nearness
 from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
 from watchdog.signals.model import Reading
 from watchdog.signals.monitor import SignalMonitor
@@ -75,6 +76,7 @@ class Daemon:
         self.jobs = Jobs()
         self.engine: Engine | None = None
         self.assessment: Assessment = evaluate(self.policy, self.readings.history(), time.time())
+        self._verdict_at = time.monotonic()
         self.sentence = "starting"
         self._peering: Peering | None = None
         self._evacuation: Job | None = None
@@ -154,7 +156,10 @@ class Daemon:
         if judged == self._judged and time.monotonic() - self._judged_at < JUDGED_ANEW_S:
             return
         self._judged, self._judged_at = judged, time.monotonic()
+        verdict = self.assessment.verdict
         self.assessment = evaluate(self.policy, self.readings.history(), time.time())
+        if self.assessment.verdict is not verdict:
+            self._verdict_at = time.monotonic()
 
     def evacuate(self, method: Method | None = None, *, again: bool = False) -> Job:
         """Begin to empty this host, or return the evacuation under way."""
@@ -256,13 +261,24 @@ class Daemon:
             state=self.places.state,
             runtime=self.places.runtime,
             peers=self.members,
-            health=lambda: (self.assessment.verdict, self.flags.flags.cordoned),
+            health=self.health,
         )
         engine.take_up()
         self._peering = Peering(engine, self.members, self.settings.listen.address)
         self._peering.start()
         self.engine = engine
         engine.recover(self._tell_outcome, self._call_a_human)
+
+    def health(self) -> Health:
+        """Return how this host is, as its peers are told."""
+        flags = self.flags.flags
+        return Health(
+            verdict=self.assessment.verdict,
+            since_s=time.monotonic() - self._verdict_at,
+            cordoned=flags.cordoned,
+            evacuating=self._evacuation is not None and not self._evacuation.ended,
+            nearness=nearness(self.assessment),
+        )
 
     def _tell_outcome(self, outcome: MigrationOutcome) -> None:
         self.deliverer.send(migration_event(self.host, outcome))

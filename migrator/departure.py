@@ -1,0 +1,32 @@
+"""What all migrations away from a host share, and the place of each among them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrator.journal import Journal
+from migrator.settings import MigratorSettings
+from migrator.turns import Turns
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What all migrations away from this host share."""
+
+    host: str
+    settings: MigratorSettings
+    directory: Path  # /etc/lifeboat
+    state: Path  # /var/lib/lifeboat
+    runtime: Path  # /run/lifeboat
+    journal: Journal
+    turns: Turns = field(default_factory=Turns)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A migration's place among others: the lowest order goes first; `stopped` gives it up before the commit."""
+
+    order: float = 0.0
+    stopped: threading.Event = field(default_factory=threading.Event)

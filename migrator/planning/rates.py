@@ -1,0 +1,104 @@
+"""How long things take: measured in past migrations to the same host, defaults where there were none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from migrator.choice.score import Link
+from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase
+
+SAMPLES = 20  # of the latest migrations to a host; older ones say little of its load of today
+ENOUGH_BYTES = 32 << 20  # below this a rate measures the beginning and the end, not the flow
+ENOUGH_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds and bytes per second of one migration. The defaults come from docs/bench-evacuate.md."""
+
+    copy_s: float = 2.0  # to agree, and to compare files, images and volumes
+    park_s: float = 1.0  # podman creates storage and network on the target
+    freeze_s: float = 0.35
+    release_s: float = 0.5
+    copy_bytes_per_s: float = 100e6
+    drain_bytes_per_s: float = 150e6
+    full_bytes_per_s: float = 150e6  # write, send and read the complete file
+
+    def expected_freeze_s(self, method: Method, memory_bytes: int) -> float:
+        """Estimate what a client will see as a stall."""
+        return self.freeze_s + (memory_bytes / self.full_bytes_per_s if method is Method.FULL else 0.0)
+
+    def expected_copy_s(self, disk_bytes: int) -> float:
+        """Estimate how long files take to be copied ahead."""
+        return self.copy_s + disk_bytes / self.copy_bytes_per_s
+
+    def expected_drain_s(self, method: Method, memory_bytes: int) -> float:
+        """Estimate how long the memory follows after the commit."""
+        return memory_bytes / self.drain_bytes_per_s if method is Method.LAZY else 0.0
+
+
+DEFAULTS = Rates()
+
+
+@dataclass(frozen=True)
+class Past:
+    """A migration of the past, with the container as it was planned."""
+
+    container: ContainerFacts
+    outcome: MigrationOutcome
+
+
+def measured(pasts: Sequence[Past]) -> Mapping[str, Rates]:
+    """Return the rates to each host that was a target; `pasts` come newest first."""
+    hosts: dict[str, list[Past]] = {}
+    for past in pasts:
+        found = hosts.setdefault(past.outcome.target, [])
+        if past.outcome.phase is Phase.DONE and len(found) < SAMPLES:
+            found.append(past)
+    return {host: _rates(found) for host, found in hosts.items() if found}
+
+
+def measured_link(rates: Rates | None, round_trip_ms: float) -> Link:
+    """Return what choice is told of the way to a host."""
+    return Link(bytes_per_s=rates.drain_bytes_per_s if rates else 0.0, round_trip_ms=round_trip_ms)
+
+
+def _rates(pasts: Sequence[Past]) -> Rates:
+    small = [past for past in pasts if past.container.disk_bytes < ENOUGH_BYTES]
+    lazy = [past.outcome for past in pasts if past.outcome.method is Method.LAZY]
+    full = [past for past in pasts if past.outcome.method is Method.FULL]
+    return Rates(
+        copy_s=_typical([_prepared_s(past) - DEFAULTS.park_s for past in small], DEFAULTS.copy_s),
+        freeze_s=_typical([item.freeze_ms / 1000 for item in lazy if item.freeze_ms], DEFAULTS.freeze_s),
+        release_s=_typical([_lasted_s(past.outcome, Phase.RELEASE) for past in pasts], DEFAULTS.release_s),
+        copy_bytes_per_s=_flow(
+            [(past.container.disk_bytes, _prepared_s(past)) for past in pasts], DEFAULTS.copy_bytes_per_s
+        ),
+        drain_bytes_per_s=_flow(
+            [(item.drained_bytes or 0, item.drain_s or 0.0) for item in lazy], DEFAULTS.drain_bytes_per_s
+        ),
+        full_bytes_per_s=_flow(
+            [(past.container.memory_bytes, (past.outcome.freeze_ms or 0.0) / 1000) for past in full],
+            DEFAULTS.full_bytes_per_s,
+        ),
+    )
+
+
+def _prepared_s(past: Past) -> float:
+    return _lasted_s(past.outcome, Phase.PREPARE) - past.outcome.waited_s
+
+
+def _lasted_s(outcome: MigrationOutcome, phase: Phase) -> float:
+    return sum(item.duration_s for item in outcome.phases if item.phase is phase)
+
+
+def _typical(values: Sequence[float], default: float) -> float:
+    """Return the median, in which the default counts for as long as there are few values."""
+    found = [*values, *[default] * max(0, ENOUGH_SAMPLES - len(values))]
+    return max(0.01, median(found))
+
+
+def _flow(pairs: Sequence[tuple[int, float]], default: float) -> float:
+    return _typical([size / took for size, took in pairs if size >= ENOUGH_BYTES and took > 0], default)
