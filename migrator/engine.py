@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,12 +110,15 @@ class Engine:
         method: Method | None = None,
         *,
         time_left_s: float | None = None,
+        avoid: Collection[str] = (),
     ) -> EvacuationPlan:
         """Plan to move the given containers, or all that run here; changes nothing anywhere.
 
-        `time_left_s` is how long this host usually lasts, None when nothing says so.
+        `time_left_s` is how long this host usually lasts, None when nothing says so; hosts in `avoid` are
+        left out.
         """
-        targets, silent = self._neighbours.facts()
+        told, silent = self._neighbours.facts()
+        targets = [target for target in told if target.host not in avoid]
         chosen = self.containers() if containers is None else containers
         rates = measured(self._pasts())
         names = [target.host for target in targets]

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.facts import own_version
 from migrator.model import Method, Value
+from watchdog.daemon.order import Cause, Order
 from watchdog.policy.evaluate import RuleState
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _add_views(app: FastAPI, daemon: Daemon) -> None:
 
     @app.get("/v1/plan")
     def plan(method: Method | None = None) -> dict[str, Any]:
-        return daemon.moving().plan(method=method).model_dump(mode="json")
+        return daemon.plan(method).model_dump(mode="json")
 
     @app.get("/v1/check")
     def check(container: str | None = None) -> list[dict[str, Any]]:
@@ -104,15 +105,20 @@ def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
 
     @app.post("/v1/evacuate")
     def evacuate(request: EvacuateRequest) -> StreamingResponse:
-        return _stream(daemon.evacuate(request.method))
+        return _stream(daemon.evacuate(Order(cause=Cause.ADMIN, method=request.method)))
+
+    @app.post("/v1/cancel")
+    def cancel() -> StreamingResponse:
+        return _stream(daemon.cancel())
 
     @app.post("/v1/flags/{flag}")
     def set_flag(flag: str) -> dict[str, Any]:
-        changes = {
+        changes: dict[str, dict[str, object]] = {
             "cordon": {"cordoned": True},
             "uncordon": {"cordoned": False},
             "pause": {"paused": True},
             "resume": {"paused": False},
+            "calm": {"storm": "", "storm_reset_at": time.time()},
         }
         if flag not in changes:
             raise PrerequisiteError(f"no such flag: {flag}", code="no-such-flag")
@@ -164,6 +170,7 @@ def _status(daemon: Daemon) -> dict[str, Any]:
         "sentence": daemon.sentence,
         "cordoned": flags.cordoned,
         "paused": flags.paused,
+        "storm": flags.storm,
         "fired": [state.sentence for state in daemon.assessment.fired],
         "blind": [f"{item.device.name}: {item.signal}: {item.reason}" for item in daemon.assessment.blind],
         "rules": len(daemon.policy.rules),

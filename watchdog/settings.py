@@ -11,6 +11,7 @@ from migrator.model import Value
 from migrator.settings import MigratorSettings
 from watchdog.alerts.model import AlertSettings
 from watchdog.signals.settings import SignalSettings
+from watchdog.storm import StormLimits
 from watchdog.toml_files import load
 
 DIRECTORY = Path("/etc/lifeboat")
@@ -34,7 +35,23 @@ class EvacuationSettings(Value):
     again_s: float = Field(
         default=60, gt=0, description="how often a failing host tries anew to move what nobody could take"
     )
+    storm_share_percent: float = Field(
+        default=30, gt=0, le=100, description="when more of the cluster than this turns bad at once, it is a storm"
+    )
+    storm_hosts: int = Field(default=3, ge=2, description="and no fewer hosts than these, this one counted")
+    storm_window_s: float = Field(default=600, gt=0, description="what `at once` means")
+    storm_poll_s: float = Field(
+        default=5, gt=0, description="how often a failing host asks the others how they are"
+    )
+    retry_s: float = Field(
+        default=2, gt=0, description="how long a container that a target refused waits for the next attempt"
+    )
     window_days: float = Field(default=30, gt=0, description="how far back rules see")
+
+    @property
+    def storm_limits(self) -> StormLimits:
+        """Return when moving on signals alone ends."""
+        return StormLimits(self.storm_share_percent, self.storm_hosts, self.storm_window_s)
 
 
 class Settings(Value):

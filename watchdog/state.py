@@ -24,14 +24,14 @@ class Action(StrEnum):
 
     ALERT = "alert"
     EVACUATE = "evacuate"
-    STOP = "stop"  # the host is well again: begin no further migration
+    STOP = "stop"  # the host is well again, or too many are unwell: begin no further migration
 
 
 TRANSITIONS: dict[HostState, frozenset[HostState]] = {
     HostState.HEALTHY: frozenset({HostState.SUSPECT, HostState.FAILING}),
     HostState.SUSPECT: frozenset({HostState.HEALTHY, HostState.FAILING}),
     HostState.FAILING: frozenset({HostState.HEALTHY, HostState.SUSPECT, HostState.EVACUATING}),
-    HostState.EVACUATING: frozenset({HostState.EVACUATED, HostState.HEALTHY, HostState.SUSPECT}),
+    HostState.EVACUATING: frozenset({HostState.EVACUATED, HostState.HEALTHY, HostState.SUSPECT, HostState.FAILING}),
     HostState.EVACUATED: frozenset({HostState.HEALTHY, HostState.SUSPECT, HostState.EVACUATING}),
 }
 """Allowed changes; staying is always allowed."""
@@ -44,12 +44,14 @@ class Circumstances:
     automatic: bool = True
     paused: bool = False
     clustered: bool = True
+    surveyed: bool = True  # the other hosts were asked how they are
+    storm: str = ""  # why signals alone are not believed now
     evacuation_ended: bool = False
 
     @property
     def permitted(self) -> bool:
         """Say whether a failing host may empty itself."""
-        return self.automatic and self.clustered and not self.paused
+        return self.automatic and self.clustered and self.surveyed and not self.paused and not self.storm
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def decide(state: HostState, assessment: Assessment, circumstances: Circumstance
 
 def _next(state: HostState, verdict: Verdict, circumstances: Circumstances) -> HostState:
     if verdict is Verdict.FAILING:
+        if state is HostState.EVACUATING and circumstances.storm:
+            return HostState.FAILING
         if state is HostState.EVACUATING:
             return HostState.EVACUATED if circumstances.evacuation_ended else state
         if state is HostState.EVACUATED:
@@ -99,4 +103,6 @@ def _sentence(following: HostState, assessment: Assessment, circumstances: Circu
         return f"failing, but evacuation.automatic is off, because {because}"
     if following is HostState.FAILING and not circumstances.clustered:
         return f"failing, but this host belongs to no cluster, because {because}"
+    if following is HostState.FAILING and circumstances.storm:
+        return f"failing, but not moved on signals alone, as {circumstances.storm}, because {because}"
     return f"{following} because {because}"

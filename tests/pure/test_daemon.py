@@ -14,12 +14,16 @@ import pytest
 
 from migrator.engine import Engine
 from migrator.errors import LifeboatError
+from migrator.health import Verdict
 from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase, PlannedMigration
+from migrator.neighbours import HealthTold, Survey
+from migrator.settings import MigratorSettings
 from watchdog.admin import AdminServer
 from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
 from watchdog.cli import client
 from watchdog.cli.main import main
 from watchdog.daemon.daemon import Daemon, Places
+from watchdog.daemon.order import Cause, Order, OrderFile
 from watchdog.settings import EvacuationSettings, Settings
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.state import HostState
@@ -43,11 +47,20 @@ class FakeEngine:
         self.moved: list[str] = []
         self.fails: set[str] = set()
         self.kept: set[str] = set()
+        self.healths: tuple[HealthTold, ...] = ()
 
     def containers(self) -> tuple[Any, ...]:
         return tuple(SimpleNamespace(name=name) for name in self.targets)
 
-    def plan(self, containers: tuple[Any, ...] | None = None, method: Method | None = None) -> EvacuationPlan:
+    def survey(self) -> Survey:
+        return Survey(self.healths, ())
+
+    def hold(self, memory_bytes: dict[str, int]) -> tuple[Any, ...]:
+        return ()
+
+    def plan(
+        self, containers: tuple[Any, ...] | None = None, method: Method | None = None, **_: object
+    ) -> EvacuationPlan:
         return EvacuationPlan(
             source="alpha",
             migrations=tuple(
@@ -67,7 +80,12 @@ class FakeEngine:
         )
 
     def migrate(
-        self, container: str, target: str, method: Method | None, observe: Callable[[MigrationEvent], None]
+        self,
+        container: str,
+        target: str,
+        method: Method | None,
+        observe: Callable[[MigrationEvent], None],
+        **_: object,
     ) -> MigrationOutcome:
         observe(MigrationEvent(migration="m1", container=container, at=1.0, phase=Phase.PREPARE, message="go"))
         phase = Phase.ABORTED if container in self.fails else Phase.DONE
@@ -100,7 +118,8 @@ class House:
         (directory / "local").mkdir(exist_ok=True)
         (directory / "local/rules.toml").write_text(RULE)
         self.settings = Settings(
-            evacuation=EvacuationSettings(**evacuation),
+            evacuation=EvacuationSettings(**{"retry_s": 0.001, **evacuation}),
+            migrator=MigratorSettings(at_once=1, away_at_once=1),
             alerts=AlertSettings(webhook=(Webhook(url="http://127.0.0.1:9/"),)),
         )
         self.engine = engine
@@ -128,9 +147,12 @@ class House:
         for _ in range(times):
             self.daemon.tick()
             deadline = time.monotonic() + 5
-            while self.daemon.jobs.running() and time.monotonic() < deadline:
+            while self._at_work() and time.monotonic() < deadline:
                 time.sleep(0.001)
         return self.daemon.flags.flags.state
+
+    def _at_work(self) -> bool:
+        return bool(self.daemon.jobs.running()) or self.daemon.storm_watch.asking
 
     def alerts(self) -> list[Event]:
         """Return all alerts that wait for their receiver."""
@@ -233,6 +255,47 @@ def test_an_evacuation_cut_short_by_a_restart_goes_on(tmp_path: Path) -> None:
     assert house.engine.moved == ["web"]
 
 
+def test_a_storm_moves_nothing_until_an_admin_says_so(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta")
+    engine.healths = tuple(
+        HealthTold(host=f"h{number}", verdict=verdict, since_s=5)
+        for number, verdict in enumerate([Verdict.FAILING, Verdict.SUSPECT, Verdict.HEALTHY, Verdict.HEALTHY])
+    )
+    house = House(tmp_path, engine, storm_poll_s=0.001)
+    house.read(1.0)
+    assert house.tick(4) is HostState.FAILING
+    assert "not moved on signals alone, as 3 of 5 hosts turned bad" in house.daemon.sentence
+    engine.healths = ()
+    assert house.start().flags.flags.storm  # neither time nor a restart ends it
+    assert house.tick(4) is HostState.FAILING
+    assert house.kinds().count(Kind.STORM) == 1
+    assert engine.moved == []
+    house.daemon.flags.change(storm="", storm_reset_at=time.time())
+    assert house.tick(4) is HostState.EVACUATED
+    assert engine.moved == ["web"]
+
+
+def test_a_host_that_was_emptied_takes_nothing_until_an_admin_says_so(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"))
+    house.read(1.0)
+    house.tick(3)
+    house.read(0.0)
+    assert house.tick(2) is HostState.HEALTHY
+    assert house.start().flags.flags.cordoned
+
+
+def test_an_evacuation_that_an_admin_ordered_is_taken_up_after_a_restart(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"))
+    orders = OrderFile(tmp_path / "state/evacuation.json")
+    orders.write(Order(cause=Cause.ADMIN))
+    daemon = house.start()
+    daemon.evacuations.take_up("alpha", daemon.moving())
+    house.tick()
+    assert house.engine is not None
+    assert house.engine.moved == ["web"]
+    assert orders.read() is None
+
+
 def test_blindness_is_told_once_also_over_restarts(tmp_path: Path) -> None:
     house = House(tmp_path, FakeEngine())
     house.read(0.0)
@@ -315,6 +378,9 @@ def test_the_command_acts_and_tells_the_progress(served: House, capsys: pytest.C
     assert status == 4  # `pinned` has no target
     assert found["left"] == {"pinned": "nobody has room"}
     assert command(capsys, "evacuate", "--dry-run")[0] == 0
+    assert main(["cancel"]) == 3
+    assert "no evacuation is under way" in capsys.readouterr().err
+    assert command(capsys, "storm", "reset")[1]["storm"] == ""
 
 
 def test_flags_stay_over_a_restart(served: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     BLIND = "blind"
     EVACUATION_STARTED = "evacuation-started"
     EVACUATION_ENDED = "evacuation-ended"
+    STORM = "storm"
     MIGRATION_ENDED = "migration-ended"
     POLICY_REJECTED = "policy-rejected"
     CALL_A_HUMAN = "call-a-human"

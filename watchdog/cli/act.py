@@ -1,4 +1,4 @@
-"""Verbs that act: migrate, evacuate, cordon, uncordon, pause, resume."""
+"""Verbs that act: migrate, evacuate, cancel, cordon, uncordon, pause, resume, storm reset."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def evacuate(arguments: argparse.Namespace) -> int:
             print_plan(found)
         return 0
     return _follow("/v1/evacuate", {"method": arguments.method}, as_json=arguments.json)
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """Cancel the evacuation under way, and wait until it has ended."""
+    *_, last = follow("/v1/cancel", None)
+    if arguments.json:
+        show.as_json(last)
+    else:
+        show.line(str(last.get("message", last.get("error", ""))))
+    return 0
+
+
+def reset_storm(arguments: argparse.Namespace) -> int:
+    """Let this host trust its signals again; what turned bad so far does not count any more."""
+    found = ask("POST", "/v1/flags/calm")
+    if arguments.json:
+        show.as_json(found)
+    else:
+        show.line("the storm guard is reset; a host that is still failing begins to empty itself")
+    return 0
 
 
 def set_flag(arguments: argparse.Namespace) -> int:
@@ -78,6 +98,10 @@ def _print_progress(line: dict[str, Any]) -> None:
         total = line.get("total_bytes") or 0
         share = f" of about {total >> 20}" if total else ""
         show.line(f"{line['container']:<16} drain    {line['drained_bytes'] >> 20}{share} MiB")
+    elif progress := line.get("progress"):
+        failed = f", {progress['failed']} failed" if progress["failed"] else ""
+        eta = f"about {progress['eta_s']:.0f} s to go"
+        show.line(f"-- {progress['moved']} of {progress['of']} moved{failed}, {progress['elapsed_s']:.0f} s, {eta}")
     elif "phase" in line:
         show.line(f"{line['container']:<16} {line['phase']:<8} {line.get('message', '')}")
     elif outcome := line.get("outcome"):

@@ -95,10 +95,14 @@ def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     for parser in (migrate, evacuate):
         _add_method(parser)
         parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    _verb(verbs, "cancel", act.cancel, "stop the evacuation under way; what is not committed goes back")
     _verb(verbs, "cordon", act.set_flag, "take no containers from other hosts")
     _verb(verbs, "uncordon", act.set_flag, "take containers again")
     _verb(verbs, "pause", act.set_flag, "do not evacuate by itself")
     _verb(verbs, "resume", act.set_flag, "evacuate by itself again")
+    group = verbs.add_parser("storm", help="the guard against moving everything at once", description="The guard.")
+    inner = group.add_subparsers(dest="storm_verb", required=True, metavar="VERB")
+    _verb(inner, "reset", act.reset_storm, "let this host trust its signals again")
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ def status(arguments: argparse.Namespace) -> int:
         return 0
     show.line(f"{found['host']}: {found['sentence']}")
     flags = [name for name in ("cordoned", "paused") if found[name]]
+    flags += [f"storm: {found['storm']}"] if found["storm"] else []
     show.line(f"verdict {found['verdict']}, state {found['state']}" + "".join(f", {flag}" for flag in flags))
     for sentence in found["fired"]:
         show.line(f"  fired: {sentence}")
@@ -81,7 +82,13 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def print_plan(found: dict[str, Any]) -> None:
-    """Print a plan for people."""
+    """Print a plan for people: what will not make it comes first."""
+    late = [item["container"] for item in found["migrations"] if item["late"]]
+    if late:
+        show.line(f"NOT IN TIME, this host lasts about {found['time_left_s']:.0f} s: {', '.join(late)}")
+    stuck = [item for item in found["migrations"] if not item["target"] and not item["kept"]]
+    if stuck:
+        show.line(f"NO TARGET: {', '.join(item['container'] for item in stuck)}")
     rows = [
         (
             item["container"],
@@ -89,12 +96,15 @@ def print_plan(found: dict[str, Any]) -> None:
             item["method"] if item["target"] else "-",
             f"{item['memory_bytes'] >> 20} MiB",
             f"{item['expected_freeze_ms']} ms" if item["target"] else "-",
-            f"{item['expected_duration_s']:.0f} s" if item["target"] else "-",
-            item["reason"],
+            f"{item['begins_s']:.0f}-{item['ends_s']:.0f} s" if item["target"] else "-",
+            "; ".join([item["reason"], *item["warnings"]]),
         )
         for item in found["migrations"]
     ]
-    show.table(("CONTAINER", "TARGET", "METHOD", "MEMORY", "FREEZE", "TIME", "REASON"), rows)
+    show.table(("CONTAINER", "TARGET", "METHOD", "MEMORY", "FREEZE", "WHEN", "REASON"), rows)
+    for warning in found["warnings"]:
+        show.line(f"warning: {warning}")
+    show.line(f"all over after about {found['ends_s']:.0f} s")
 
 
 def history(arguments: argparse.Namespace) -> int:

@@ -12,19 +12,22 @@ from pathlib import Path
 
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
-from migrator.health import Health, Verdict
-from migrator.model import Method, MigrationOutcome, Phase
+from migrator.health import Health, Lead, Verdict
+from migrator.model import EvacuationPlan, Method, MigrationOutcome, Phase
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.alerts.outbox import Outbox
 from watchdog.daemon.bell import Bell
-from watchdog.daemon.evacuation import Evacuation, migration_event
+from watchdog.daemon.evacuation import migration_event
+from watchdog.daemon.evacuations import Evacuations
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.heartbeat import notify
 from watchdog.daemon.jobs import Job, Jobs
+from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.peering import Peering
 from watchdog.daemon.readings import Readings
+from watchdog.daemon.storm_watch import StormWatch
 from watchdog.policy.evaluate import Assessment, evaluate
 from watchdog.policy.load import LOCAL, SHIPPED, load_policy
 from watchdog.policy.model import Policy
@@ -34,7 +37,11 @@ from watchdog.signals.model import Reading
 from watchdog.signals.monitor import SignalMonitor
 from watchdog.signals.readers import readers_of_host
 from watchdog.state import Action, Circumstances, HostState, decide
+from watchdog.storm import storm
 from watchdog.toml_files import FileError
+
+LEAD_S = {Lead.DAYS: 86400.0, Lead.MINUTES: 300.0, Lead.SECONDS: 30.0}
+"""How long a host lasts at the least when a rule says days, minutes or seconds: plans must fit in it."""
 
 JUDGED_ANEW_S = 10.0  # what depends on time alone, as how long something is blind, may be so late
 
@@ -79,8 +86,10 @@ class Daemon:
         self._verdict_at = time.monotonic()
         self.sentence = "starting"
         self._peering: Peering | None = None
-        self._evacuation: Job | None = None
-        self._again_at = 0.0
+        self.evacuations = Evacuations(
+            self.jobs, self.settings.evacuation, self.settings.migrator, self.places.state, self.deliverer.send
+        )
+        self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
         self._judged: tuple[Policy, int] | None = None
         self._judged_at = 0.0
         self.stopping = threading.Event()
@@ -131,7 +140,9 @@ class Daemon:
             automatic=self.settings.evacuation.automatic,
             paused=before.paused,
             clustered=self.engine is not None,
-            evacuation_ended=self._evacuation is None or self._evacuation.ended,
+            surveyed=self.storm_watch.latest is not None,
+            storm=self._storm(),
+            evacuation_ended=not self.evacuations.running,
         )
         decision = decide(before.state, self.assessment, circumstances)
         if decision.sentence != self.sentence:
@@ -144,6 +155,31 @@ class Daemon:
         self._tell_blindness()
         if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
             self._evacuate_again()
+        self._survey()
+
+    def _survey(self) -> None:
+        """Ask the other hosts how they are, while this one is failing: many at once are a storm."""
+        if self.assessment.verdict is not Verdict.FAILING:
+            self.storm_watch.forget()
+        elif self.engine is not None:
+            self.storm_watch.look(self.engine.survey, self.bell.ring)
+
+    def _storm(self) -> str:
+        """Return why nothing may be moved on signals alone, empty when nothing speaks against it.
+
+        Once tripped it stays so, over restarts too, until an admin resets it.
+        """
+        survey, flags = self.storm_watch.latest, self.flags.flags
+        if flags.storm or survey is None or self.assessment.verdict is not Verdict.FAILING:
+            return flags.storm
+        known = 1 + len(survey.healths) + len(survey.silent)
+        own_s, calm_s = time.monotonic() - self._verdict_at, time.time() - flags.storm_reset_at
+        reason = storm(own_s, survey.healths, known, self.settings.evacuation.storm_limits, calm_s)
+        if reason:
+            self.flags.change(storm=reason)
+            text = f"{self.host} is failing and moves nothing by itself: {reason}; look, then: lifeboat storm reset"
+            self.deliverer.send(Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.STORM, text=text))
+        return reason
 
     def _take(self, readings: Sequence[Reading]) -> None:
         """Take new readings from a reader's thread, and have them judged at once."""
@@ -161,18 +197,38 @@ class Daemon:
         if self.assessment.verdict is not verdict:
             self._verdict_at = time.monotonic()
 
-    def evacuate(self, method: Method | None = None, *, again: bool = False) -> Job:
-        """Begin to empty this host, or return the evacuation under way."""
-        if self._evacuation is None or self._evacuation.ended:
-            work = Evacuation(self.host, self.moving(), self.deliverer.send, method, again=again)
-            self._evacuation = self.jobs.start("evacuation", work.run)
-            self._again_at = time.monotonic() + self.settings.evacuation.again_s
-        return self._evacuation
+    def evacuate(self, order: Order) -> Job:
+        """Begin to empty this host, or return the evacuation under way; it takes no containers from then on."""
+        engine = self.moving()
+        if order.cause is not Cause.DRILL:
+            self.flags.change(cordoned=True)  # until an admin says otherwise
+        return self.evacuations.begin(self.host, engine, order)
+
+    def cancel(self) -> Job:
+        """Stop the evacuation under way; what is not committed goes back.
+
+        A host that is still failing would begin anew, so it is paused until an admin resumes it.
+        """
+        job = self.evacuations.cancel()
+        if self.assessment.verdict is Verdict.FAILING:
+            self.flags.change(paused=True)
+        return job
+
+    def plan(self, method: Method | None = None) -> EvacuationPlan:
+        """Return what an evacuation would do now."""
+        return self.moving().plan(method=method, time_left_s=self._time_left_s())
+
+    def _time_left_s(self) -> float | None:
+        """Return how long this host usually lasts from now, by what fired; None when nothing did."""
+        lead = self.assessment.lead
+        if self.assessment.verdict is not Verdict.FAILING or lead is None:
+            return None
+        return max(0.0, LEAD_S[lead] - (time.monotonic() - self._verdict_at))
 
     def _evacuate_again(self) -> None:
         """A failing host that is not empty looks now and then whether somebody can take the rest by now."""
-        if time.monotonic() > self._again_at:
-            self.evacuate(again=True)
+        if self.evacuations.due_again():
+            self.evacuate(Order(cause=Cause.VERDICT, again=True))
 
     def migrate(self, container: str, target: str, method: Method | None) -> Job:
         """Begin to move one container."""
@@ -216,9 +272,9 @@ class Daemon:
         if action is Action.ALERT:
             self._tell_verdict()
         elif action is Action.EVACUATE:
-            self.evacuate()
-        elif self._evacuation is not None:
-            self._evacuation.stopping = True
+            self.evacuate(Order(cause=Cause.VERDICT, time_left_s=self._time_left_s()))
+        elif self.evacuations.by_verdict:
+            self.evacuations.stop()
 
     def _tell_verdict(self) -> None:
         severities = {
@@ -268,6 +324,7 @@ class Daemon:
         self._peering.start()
         self.engine = engine
         engine.recover(self._tell_outcome, self._call_a_human)
+        self.evacuations.take_up(self.host, engine)
 
     def health(self) -> Health:
         """Return how this host is, as its peers are told."""
@@ -276,7 +333,7 @@ class Daemon:
             verdict=self.assessment.verdict,
             since_s=time.monotonic() - self._verdict_at,
             cordoned=flags.cordoned,
-            evacuating=self._evacuation is not None and not self._evacuation.ended,
+            evacuating=self.evacuations.running,
             nearness=nearness(self.assessment),
         )
 

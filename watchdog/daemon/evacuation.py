@@ -1,17 +1,22 @@
-"""Empty this host: plan, move one container after the other, tell what became of each."""
+"""Empty this host: plan, move several containers at once, tell what became of each."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from migrator.engine import Engine
-from migrator.errors import LifeboatError
-from migrator.model import EvacuationPlan, Method, MigrationOutcome, Phase, PlannedMigration
+from migrator.errors import CommandError
+from migrator.model import ContainerFacts, EvacuationPlan, MigrationOutcome, Phase
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.daemon.jobs import Job
+from watchdog.daemon.order import Cause, Order
+from watchdog.daemon.queue import MoveQueue, Moves
 
-ROUNDS = 3  # a container that failed is planned again, perhaps for another target
+PLAN_ATTEMPTS = 20
+PLAN_PAUSE_S = 3.0
+"""After a restart podman may be silent for as long as a drain goes on that the daemon before this one began."""
 
 
 class Evacuation:
@@ -22,87 +27,95 @@ class Evacuation:
         host: str,
         engine: Engine,
         alert: Callable[[Event], None],
-        method: Method | None,
+        order: Order,
         *,
-        again: bool = False,
+        at_once: int,
+        retry_s: float,
     ) -> None:
-        """`again`: an earlier one left something; say nothing when that is still so."""
-        self._again = again
         self._host = host
         self._engine = engine
         self._alert = alert
-        self._method = method
-        self._done: list[MigrationOutcome] = []
-        self._failed: dict[str, str] = {}
+        self._order = order
+        self._at_once = at_once
+        self._retry_s = retry_s
 
     def run(self, job: Job) -> dict[str, Any]:
         """Move everything that can be moved; one container's failure never stops the rest."""
-        plan = self._engine.plan(method=self._method)
-        if self._again and not any(item.target for item in plan.migrations):
+        began_at = time.monotonic()
+        containers = self._containers(job)
+        plan = self._planned(containers)
+        if self._order.again and not any(item.target for item in plan.migrations):
             return {"message": "still nobody can take what is here", "moved": [], "left": {}, "status": 4}
         self._tell_plan(plan, job)
-        for number in range(ROUNDS):
-            if number:
-                again = tuple(item for item in self._engine.containers() if item.name in self._failed)
-                plan = self._engine.plan(again, self._method)
-            self._move_all(plan, job)
-            if not self._failed or job.stopping:
+        queue = MoveQueue(
+            self._engine,
+            self._order.method,
+            containers,
+            self._tell_move,
+            at_once=self._at_once,
+            retry_s=self._retry_s,
+        )
+        moves = queue.run(plan, job)
+        return self._tell_end(plan, moves, time.monotonic() - began_at)
+
+    def _containers(self, job: Job) -> tuple[ContainerFacts, ...]:
+        """Return what is to leave; waits for podman where a recovery still holds a container."""
+        for attempt in range(PLAN_ATTEMPTS):
+            try:
+                found = self._engine.containers()
                 break
-        return self._tell_end()
+            except CommandError as error:
+                if attempt == PLAN_ATTEMPTS - 1 or job.cancelled.wait(PLAN_PAUSE_S):
+                    raise
+                job.say({"message": f"podman does not answer yet: {error.message}"})
+        only = self._order.only
+        return found if only is None else tuple(item for item in found if item.name in only)
 
-    def _move_all(self, plan: EvacuationPlan, job: Job) -> None:
-        for planned in plan.migrations:
-            if job.stopping:
-                self._failed.setdefault(planned.container, "the evacuation was stopped")
-            elif planned.kept:
-                job.say({"container": planned.container, "message": planned.reason})
-            elif planned.target is None:
-                self._failed[planned.container] = planned.reason
-            else:
-                self._move(planned, planned.target, job)
-
-    def _move(self, planned: PlannedMigration, target: str, job: Job) -> None:
-        try:
-            outcome = self._engine.migrate(
-                planned.container,
-                target,
-                planned.method,
-                lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
-            )
-        except LifeboatError as error:
-            self._failed[planned.container] = str(error)
-            job.say({"container": planned.container, "message": str(error)})
-            return
-        self._alert(migration_event(self._host, outcome))
-        if outcome.phase is Phase.DONE:
-            self._done.append(outcome)
-            self._failed.pop(planned.container, None)
-        else:
-            self._failed[planned.container] = outcome.error
+    def _planned(self, containers: tuple[ContainerFacts, ...]) -> EvacuationPlan:
+        """Plan, and let the targets hold the memory; when one refuses, somebody else was quicker: plan again."""
+        plan = self._engine.plan(containers, self._order.method, time_left_s=self._order.time_left_s)
+        if self._engine.hold(held_memory(plan)):
+            plan = self._engine.plan(containers, self._order.method, time_left_s=self._order.time_left_s)
+            self._engine.hold(held_memory(plan))
+        return plan
 
     def _tell_plan(self, plan: EvacuationPlan, job: Job) -> None:
         told = plan.model_dump(mode="json")
         job.say({"plan": told})
         going = [item for item in plan.migrations if item.target]
-        text = f"{self._host} is being emptied: {len(going)} of {len(plan.migrations)} containers have a target"
-        self._alert(
-            Event(
-                host=self._host,
-                severity=Severity.CRITICAL,
-                kind=Kind.EVACUATION_STARTED,
-                text=text,
-                plan=told,
-            )
+        late = ", ".join(item.container for item in plan.late)
+        mark = "this is a drill: " if self._order.cause is Cause.DRILL else ""
+        text = (
+            f"{mark}{self._host} is being emptied: {len(going)} of {len(plan.migrations)} containers have a target"
         )
+        text += f", about {plan.ends_s:.0f} s" if going else ""
+        text += f"; not in time: {late}" if late else ""
+        severity = Severity.INFO if self._order.cause is Cause.DRILL else Severity.CRITICAL
+        self._alert(Event(host=self._host, severity=severity, kind=Kind.EVACUATION_STARTED, text=text, plan=told))
 
-    def _tell_end(self) -> dict[str, Any]:
-        left = "; ".join(f"{name}: {reason}" for name, reason in self._failed.items())
-        text = f"{len(self._done)} containers left {self._host}" + (f"; still here: {left}" if left else "")
-        outcome = {"moved": [item.model_dump(mode="json") for item in self._done], "left": dict(self._failed)}
-        severity = Severity.CRITICAL if self._failed else Severity.INFO
+    def _tell_move(self, outcome: MigrationOutcome) -> None:
+        self._alert(migration_event(self._host, outcome))
+
+    def _tell_end(self, plan: EvacuationPlan, moves: Moves, took_s: float) -> dict[str, Any]:
+        left = "; ".join(f"{name}: {reason}" for name, reason in moves.left.items())
+        mark = "this was a drill: " if self._order.cause is Cause.DRILL else ""
+        text = f"{mark}{len(moves.done)} containers left {self._host} in {took_s:.0f} s"
+        text += f"; still here: {left}" if left else ""
+        outcome = {"moved": [item.model_dump(mode="json") for item in moves.done], "left": dict(moves.left)}
+        severity = Severity.CRITICAL if left and self._order.cause is not Cause.DRILL else Severity.INFO
         event = Event(host=self._host, severity=severity, kind=Kind.EVACUATION_ENDED, text=text, outcome=outcome)
         self._alert(event)
-        return {"message": text, **outcome, "status": 4 if self._failed else 0}
+        times = {"planned_s": plan.ends_s, "took_s": round(took_s, 1)}
+        return {"message": text, **outcome, **times, "status": 4 if left else 0}
+
+
+def held_memory(plan: EvacuationPlan) -> dict[str, int]:
+    """Return how much memory a plan needs at each target."""
+    held: dict[str, int] = {}
+    for item in plan.migrations:
+        if item.target:
+            held[item.target] = held.get(item.target, 0) + item.memory_bytes
+    return held
 
 
 def migration_event(host: str, outcome: MigrationOutcome) -> Event:

@@ -19,6 +19,8 @@ class Flags(Value):
     cordoned: bool = False
     paused: bool = False
     state: HostState = HostState.HEALTHY
+    storm: str = ""  # why nothing is moved on signals alone; only an admin ends it
+    storm_reset_at: float = 0.0  # Unix seconds; what turned bad before does not count
     blind: tuple[str, ...] = ()  # what cannot be read, as admins were told
 
 

@@ -22,7 +22,8 @@ class Job:
     lines: list[dict[str, Any]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     ended: bool = False
-    stopping: bool = False
+    stopping: bool = False  # begin nothing more
+    cancelled: threading.Event = field(default_factory=threading.Event)  # and give up what is not committed
 
     def say(self, line: dict[str, Any]) -> None:
         """Add a line."""

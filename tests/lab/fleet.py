@@ -1,0 +1,141 @@
+"""A host full of containers of several kinds, in a lab of several hosts, and what became of each of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrator.errors import CommandError, ExecutionError
+from tests.lab import cluster, drives, signals
+from tests.lab.host import Host
+from tests.lab.image import BASE
+from tests.lab.lab import Lab
+from tests.lab.traffic import ask
+
+SETTINGS = "[signals]\nsmart_poll_s = 2.0\nedac = false\n"
+STARTED_AT_ONCE = 4
+START_TIMEOUT_S = 120
+CALM_WORKLOAD = (
+    "exec(open('/usr/local/bin/workload').read().replace('ROUND_PAUSE_S = 0.002', 'ROUND_PAUSE_S = 0.2'))"
+)
+"""The usual workload takes a tenth of a processor; twenty of them would leave nothing for what is tested."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One container: with memory it is a workload that can be asked, without it writes to its layer and sleeps."""
+
+    name: str
+    number: int
+    memory_mib: int = 0
+    volume: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Return its address on the lab's network."""
+        return f"10.77.0.{100 + self.number}"
+
+    def argv(self) -> list[str]:
+        """Return the command that starts it."""
+        argv = ["podman", "run", "--detach", "--name", self.name, "--network", "lan", "--ip", self.address]
+        argv += [f"--label={name}={value}" for name, value in self.labels.items()]
+        argv += ["--volume", f"{self.name}:/data"] if self.volume else []
+        if self.memory_mib:
+            return [*argv, BASE.name, "python3", "-c", CALM_WORKLOAD, "--memory", str(self.memory_mib)]
+        place = "/data" if self.volume else "/root"
+        return [*argv, BASE.name, "sh", "-c", f"echo {self.name} > {place}/written; exec sleep 100000"]
+
+
+class Fleet:
+    """A cluster whose hosts have disks that can go bad."""
+
+    def __init__(self, lab: Lab, settings: str = SETTINGS) -> None:
+        self.lab = lab
+        self.boxes: list[Box] = []
+        self._boots: dict[str, str] = {}
+        for host in lab.hosts.values():
+            signals.set_drive(host, drives.ata_drive(serial=f"LAB-{host.name}"))
+        cluster.start(lab, settings)
+
+    def fill(self, host: Host, boxes: Sequence[Box]) -> None:
+        """Start containers on a host and wait until they serve."""
+        with ThreadPoolExecutor(STARTED_AT_ONCE) as workers:
+            list(workers.map(lambda box: host.run(box.argv(), timeout_s=START_TIMEOUT_S), boxes))
+        for box in boxes:
+            self.boxes.append(box)
+            if box.memory_mib:
+                self.wait(f"{box.name} to serve", lambda box=box: self._asked(box) is not None, 60)  # type: ignore[misc]
+                self._boots[box.name] = str((self._asked(box) or {})["boot"])
+
+    def break_disk(self, host: Host) -> None:
+        """Let a host's disk say that it is failing."""
+        signals.set_drive(host, drives.ata_drive(serial=f"LAB-{host.name}", pending=168, passed=False))
+
+    def lifeboat(self, host: Host, *words: str, timeout_s: float = 60) -> Any:
+        """Run the command on a host and return its JSON."""
+        return json.loads(host.run(["lifeboat", *words, "--json"], timeout_s=timeout_s).output)
+
+    def state(self, host: Host) -> str:
+        """Return a host's state."""
+        return str(self.lifeboat(host, "status")["state"])
+
+    def places(self) -> dict[str, list[str]]:
+        """Return on which hosts each container runs, by podman's word."""
+        found: dict[str, list[str]] = {box.name: [] for box in self.boxes}
+        for host in self.lab.hosts.values():
+            if host.running:
+                listed = host.run(["podman", "ps", "--format", "{{.Names}}"], timeout_s=60).output.split()
+                for name in listed:
+                    found.setdefault(name, []).append(host.name)
+        return found
+
+    def harm(self, box: Box) -> str:
+        """Return what is wrong with a container that runs on exactly one host; empty when nothing is."""
+        hosts = self.places()[box.name]
+        if len(hosts) != 1:
+            return f"{box.name} runs on {hosts}"
+        if box.memory_mib:
+            found = self._asked(box, "verify")
+            if found is None:
+                return f"{box.name} does not answer"
+            if found["boot"] != self._boots[box.name]:
+                return f"{box.name} was started anew"
+            return f"{box.name}: {found['wrong']} pages were wrong" if found["wrong"] or found["wrong_now"] else ""
+        place = "/data" if box.volume else "/root"
+        host = self.lab.host(hosts[0])
+        written = host.run(["podman", "exec", box.name, "cat", f"{place}/written"], check=False).output.strip()
+        return "" if written == box.name else f"{box.name} lost its file"
+
+    def wait(self, what: str, happened: Callable[[], bool], timeout_s: float) -> float:
+        """Wait until something happened and return how long it took; raises `ExecutionError` when it did not."""
+        began_at = time.monotonic()
+        while not happened():
+            if time.monotonic() - began_at > timeout_s:
+                raise ExecutionError(f"waited {timeout_s:g} s for {what}", code="lab-timeout")
+            time.sleep(0.2)
+        return time.monotonic() - began_at
+
+    def _asked(self, box: Box, request: str = "count") -> dict[str, Any] | None:
+        try:
+            return ask(self.lab, box.address, request)
+        except CommandError:
+            return None
+
+
+def mixed_boxes(count: int = 20) -> list[Box]:
+    """Return containers of several kinds, sizes and priorities."""
+    boxes = []
+    for number in range(count):
+        labels = {"lifeboat.priority": str(number % 3)}
+        if number % 5 == 0:
+            labels["lifeboat.apart"] = "front"
+        if number % 7 == 3:
+            labels["lifeboat.method"] = "full"
+        memory = 8 + 4 * (number % 4) if number % 3 else 0
+        boxes.append(Box(f"box{number:02}", number, memory, volume=number % 4 == 0, labels=labels))
+    return boxes

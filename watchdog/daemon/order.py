@@ -1,0 +1,57 @@
+"""What was ordered: an evacuation on disk, so that a restart of the daemon takes it up again."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from migrator.model import Method, Value
+from migrator.peers.authority import write_secret
+
+_log = logging.getLogger(__name__)
+
+
+class Cause(StrEnum):
+    """Who wants the host empty."""
+
+    VERDICT = "verdict"
+    ADMIN = "admin"
+    DRILL = "drill"
+
+
+class Order(Value):
+    """One evacuation as it was ordered."""
+
+    cause: Cause
+    method: Method | None = None
+    only: tuple[str, ...] | None = None  # names of containers; None means all
+    again: bool = False  # an earlier one left something; say nothing when that is still so
+    time_left_s: float | None = None
+
+
+class OrderFile:
+    """The order under way, `evacuation.json`; there is none when no evacuation is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Order | None:
+        """Return what a daemon before this one did not bring to its end."""
+        try:
+            return Order.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            _log.warning("%s is not understood and not used: %s", self._path, error.errors()[0]["msg"])
+            return None
+
+    def write(self, order: Order) -> None:
+        """Remember an order; on return it is on disk."""
+        write_secret(self._path, order.model_dump_json().encode())
+
+    def clear(self) -> None:
+        """The evacuation has ended."""
+        self._path.unlink(missing_ok=True)

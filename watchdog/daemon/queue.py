@@ -1,0 +1,204 @@
+"""The moves of one evacuation: several at once, in the order of the plan, each failure by itself.
+
+A container that one target would not or could not take goes to the next best. What waits for another one
+(`lifeboat.after`) is begun when that has ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from migrator.departure import Place
+from migrator.engine import Engine
+from migrator.errors import LifeboatError
+from migrator.model import ContainerFacts, EvacuationPlan, Method, MigrationOutcome, Phase, PlannedMigration
+from migrator.planning.progress import remaining_s
+from watchdog.daemon.jobs import Job
+
+ATTEMPTS = 3  # for one container, each at another host while there is one
+BUSY_ATTEMPTS = 60  # a target, or the recovery of an earlier migration, that is only busy is waited for
+LOOK_S = 1.0
+RENEW_S = 30.0  # promises last for HOLD_S of migrator.engine
+BUSY = ("target-busy", "already-moving")
+
+
+@dataclass
+class Moves:
+    """What became of the containers: those that left, and why others are still here."""
+
+    done: list[MigrationOutcome] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Container:
+    """One container on its way through attempts."""
+
+    planned: PlannedMigration
+    order: int
+    attempts: int = 0
+    busy: int = 0
+    avoided: set[str] = field(default_factory=set)
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Refused:
+    reason: str
+    code: str
+
+
+class MoveQueue:
+    """Runs a plan."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        method: Method | None,
+        containers: Sequence[ContainerFacts],
+        tell: Callable[[MigrationOutcome], None],
+        *,
+        at_once: int,
+        retry_s: float,
+    ) -> None:
+        self._engine = engine
+        self._method = method
+        self._facts = {item.name: item for item in containers}
+        self._tell = tell
+        self._at_once = at_once
+        self._retry_s = retry_s
+        self._waiting: list[_Container] = []
+        self._running: dict[Future[MigrationOutcome | _Refused], _Container] = {}
+        self._moves = Moves()
+        self._renewed_at = time.monotonic()
+
+    def run(self, plan: EvacuationPlan, job: Job) -> Moves:
+        """Move what has a target; returns when nothing is under way any more."""
+        began_at = time.monotonic()
+        for number, item in enumerate(plan.migrations):
+            if item.kept:
+                job.say({"container": item.container, "message": item.reason})
+            elif item.target is None:
+                self._moves.left[item.container] = item.reason
+            else:
+                self._waiting.append(_Container(item, number))
+        with ThreadPoolExecutor(self._at_once, "move") as workers:
+            while self._waiting or self._running:
+                self._stop_if_told(job)
+                self._begin(workers, job)
+                if self._settle(job):
+                    self._tell_progress(plan, job, time.monotonic() - began_at)
+                self._renew()
+        self._engine.hold(dict.fromkeys({item.target for item in plan.migrations if item.target}, 0))
+        return self._moves
+
+    def _stop_if_told(self, job: Job) -> None:
+        if job.stopping:
+            for container in self._waiting:
+                self._moves.left[container.planned.container] = "the evacuation was stopped"
+            self._waiting.clear()
+
+    def _begin(self, workers: ThreadPoolExecutor, job: Job) -> None:
+        """Begin what may run: the first in the plan whose predecessors have ended."""
+        under_way = {item.planned.container for item in [*self._waiting, *self._running.values()]}
+        now = time.monotonic()
+        for container in list(self._waiting):
+            if len(self._running) >= self._at_once:
+                return
+            if container.not_before <= now and not under_way & set(container.planned.after):
+                self._waiting.remove(container)
+                self._running[workers.submit(self._move, container, job)] = container
+
+    def _move(self, container: _Container, job: Job) -> MigrationOutcome | _Refused:
+        planned = container.planned
+        try:
+            return self._engine.migrate(
+                planned.container,
+                planned.target or "",
+                planned.method,
+                lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
+                place=Place(container.order, job.cancelled),
+                planned=True,
+            )
+        except LifeboatError as error:
+            return _Refused(str(error), error.code)
+
+    def _settle(self, job: Job) -> bool:
+        """Wait for an end; return whether a container came to its last one."""
+        if not self._running:
+            time.sleep(min(self._retry_s, LOOK_S))  # all that wait are to be tried again a little later
+            return False
+        ended, _ = wait(self._running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+        ends = [self._end(self._running.pop(move), move.result(), job) for move in ended]
+        return any(ends)
+
+    def _end(self, container: _Container, result: MigrationOutcome | _Refused, job: Job) -> bool:
+        name = container.planned.container
+        if isinstance(result, _Refused):
+            reason, code = result.reason, result.code
+            job.say({"container": name, "message": reason})
+        else:
+            self._tell(result)
+            reason, code = result.error, result.error_code
+            if result.phase is Phase.DONE:
+                self._moves.done.append(result)
+                return True
+        lost = isinstance(result, MigrationOutcome) and result.phase is Phase.LOST
+        if not lost and not job.stopping and self._try_again(container, code):
+            return False
+        self._moves.left[name] = reason
+        return True
+
+    def _try_again(self, container: _Container, code: str) -> bool:
+        """Put a container back in line, for another target if there is one; False when it has had its chances."""
+        container.not_before = time.monotonic() + self._retry_s
+        if code in BUSY:
+            container.busy += 1
+            again = container.busy < BUSY_ATTEMPTS
+        else:
+            container.attempts += 1
+            again = container.attempts < ATTEMPTS and self._choose_anew(container)
+        if again:
+            self._waiting.append(container)
+            self._waiting.sort(key=lambda item: item.order)
+        return again
+
+    def _choose_anew(self, container: _Container) -> bool:
+        """Choose the next best target, or the same one again when there is no other."""
+        container.avoided.add(container.planned.target or "")
+        facts = self._facts[container.planned.container]
+        for avoided in (frozenset(container.avoided), frozenset[str]()):
+            try:
+                found = self._engine.plan((facts,), self._method, avoid=avoided).migrations[0]
+            except LifeboatError:
+                continue
+            if found.target is not None:
+                container.planned = found.model_copy(update={"after": container.planned.after})
+                return True
+        return False
+
+    def _renew(self) -> None:
+        """Let the targets hold what is still to come; what is under way has reservations of its own."""
+        if time.monotonic() - self._renewed_at < RENEW_S:
+            return
+        self._renewed_at = time.monotonic()
+        held: dict[str, int] = {}
+        for container in self._waiting:
+            target = container.planned.target or ""
+            held[target] = held.get(target, 0) + container.planned.memory_bytes
+        self._engine.hold(held)
+
+    def _tell_progress(self, plan: EvacuationPlan, job: Job, elapsed_s: float) -> None:
+        ended = {item.container for item in self._moves.done} | set(self._moves.left)
+        going = sum(item.target is not None for item in plan.migrations)
+        told = {
+            "moved": len(self._moves.done),
+            "of": going,
+            "failed": len(ended) - len(self._moves.done),
+            "elapsed_s": round(elapsed_s, 1),
+            "eta_s": round(remaining_s(plan, ended, elapsed_s), 1),
+        }
+        job.say({"progress": told})
