@@ -11,7 +11,8 @@ from watchdog.signals.settings import SignalSettings
 
 def test_the_defaults_read_everything() -> None:
     names = [reader.name for reader in readers_of_host(SignalSettings())]
-    assert names == ["smart", "disks", "edac", "hwmon", "kernel"]
+    machine = ["smart", "disks", "edac", "mce", "hwmon", "thermal", "pcie", "power", "ups", "ipmi"]
+    assert names == [*machine, "arrays", "lvm", "zfs", "mounts", "kernel"]
 
 
 def test_what_is_off_has_no_reader() -> None:
@@ -26,5 +27,5 @@ def test_what_is_misspelt_or_impossible_is_an_error(wrong: dict[str, object]) ->
 
 
 def test_poll_intervals_reach_the_readers() -> None:
-    polls = {name: 7 for name in SignalSettings.model_fields if name.endswith("_poll_s")}
+    polls = {name: 7 for name in SignalSettings.model_fields if name.endswith("poll_s")}
     assert {reader.poll_s for reader in readers_of_host(SignalSettings.model_validate(polls))} == {7}

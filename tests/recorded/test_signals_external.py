@@ -1,7 +1,8 @@
-"""A directory of recordings that is not ours, named by LIFEBOAT_RECORDINGS: nothing there may be misread.
+"""Recordings that are not ours, beside the checkout or where LIFEBOAT_RECORDINGS says: none may be misread.
 
-It holds `manifest.csv` with the columns `file` and `label` (healthy, degraded, failing, unknown); JSON files
-are answers of smartctl, trees below `sys` are sysfs. Without the variable there is nothing to collect.
+They come with `manifest.csv`, which has the columns `file` and `label` (healthy, degraded, failing, unknown); JSON
+files are answers of smartctl, trees below `sys` are sysfs, `kmsg` holds lines of the kernel log. Without them
+there is nothing to collect.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import pytest
 from watchdog.signals.catalog import CATALOG
 from watchdog.signals.edac import EdacReader
 from watchdog.signals.hwmon import HwmonReader
+from watchdog.signals.kernel_log import read_log
+from watchdog.signals.kernel_patterns import load_patterns
 from watchdog.signals.smart_answer import device_of
 from watchdog.signals.smart_decode import decode
+from watchdog.signals.thermal import ThermalReader
 
-PLACE = os.environ.get("LIFEBOAT_RECORDINGS", "")
+BESIDE = Path(__file__).parents[3] / "shared/recordings"
+PLACE = os.environ.get("LIFEBOAT_RECORDINGS", str(BESIDE) if BESIDE.is_dir() else "")
 TROUBLE = {
     "smart.health_failed",
     "smart.wear_failing",
@@ -44,6 +49,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Collect what is there; nothing, and no skip either, where nothing is."""
     if "file" in metafunc.fixturenames:
         metafunc.parametrize(("file", "label"), _labelled(".json"))
+    if "log" in metafunc.fixturenames:
+        metafunc.parametrize(("log", "label"), [row for row in _labelled(".txt") if row[0].startswith("kmsg/")])
     if "tree" in metafunc.fixturenames:
         metafunc.parametrize("tree", _trees(), ids=str)
 
@@ -62,6 +69,17 @@ if PLACE:
             assert readings["smart.health_failed"].value == 0.0
 
     def test_a_tree_is_read_without_trouble(tree: Path) -> None:
-        readings = (*EdacReader(60, tree).read(1.0), *HwmonReader(30, tree).read(1.0))
+        readings = (
+            *EdacReader(60, tree).read(1.0),
+            *HwmonReader(30, tree).read(1.0),
+            *ThermalReader(60, tree).read(1.0),
+        )
         assert any(item.readable for item in readings)
         assert {item.signal for item in readings} <= set(CATALOG)
+
+    def test_a_log_tells_of_lost_disks_where_there_were_some(log: str, label: str) -> None:
+        readings = read_log((Path(PLACE) / log).read_text(errors="replace"), load_patterns(), 1.0)
+        lost = {item.device.name for item in readings if item.signal == "kernel.disk_failures" and item.value}
+        assert bool(lost) == (label == "failing")
+        if label == "healthy":
+            assert {item.signal for item in readings if item.value} <= {"cpu.throttle_events"}

@@ -19,6 +19,7 @@ def test_a_server_is_read(tmp_path: Path) -> None:
     assert found["coretemp Package id 0", "hwmon.temperature"] == 71.5
     assert found["coretemp Package id 0", "hwmon.temperature_critical"] == 0.0
     assert found["coretemp Core 0", "hwmon.temperature_critical"] == 1.0
+    assert found["coretemp Core 0", "hwmon.temperature_margin"] == -1.0
     assert found["k10temp temp1", "hwmon.temperature"] == 26.8
     assert ("k10temp temp1", "hwmon.temperature_critical") not in found
     assert found["nvme Composite", "hwmon.temperature_critical"] == 0.0
@@ -112,3 +113,14 @@ def test_an_ignored_sensor_is_left_out(tmp_path: Path) -> None:
     found = values(HwmonReader(30, tmp_path, ignored=["nct6776 AUX*"]).read(1.0))
     assert ("nct6776 AUXTIN", "hwmon.temperature") not in found
     assert ("nct6776 SYSTIN", "hwmon.temperature") in found
+
+
+def test_a_power_is_read_once_whether_it_is_averaged_or_not(tmp_path: Path) -> None:
+    plant("hwmon/server.txt", tmp_path / PLACE)
+    meter = tmp_path / PLACE / "hwmon9"
+    meter.mkdir()
+    for name, text in {"name": "power_meter", "power1_average": "214000000", "power2_input": "80500000"}.items():
+        (meter / name).write_text(f"{text}\n")
+    found = values(HwmonReader(30, tmp_path).read(1.0))
+    assert found["power_meter power1", "hwmon.power"] == 214.0
+    assert found["power_meter power2", "hwmon.power"] == 80.5

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from watchdog.signals.disks import is_pluggable
 from watchdog.signals.model import Device, DeviceKind
+from watchdog.signals.sysfs import read_text
 
 DISK_NAME = re.compile(r"^(?:(?:sd|hd|vd|xvd)[a-z]+|nvme\d+|mmcblk\d+|dasd[a-z]+)(?=\d*$|n\d|p\d|$)")
 """Names of real disks; not sr0, fd0, loop0, zram0, dm-0 and md0, which are something else or made of disks."""
@@ -89,16 +90,16 @@ def _device(whole: Path) -> Device:
     path = f"/dev/{whole.name}"
     serial = _serial(whole)
     is_nvme = whole.name.startswith("nvme")
-    rotates = _text(whole / "queue/rotational")
+    rotates = read_text(whole / "queue/rotational")
     kind = "nvme" if is_nvme else {"1": "hdd", "0": "ssd"}.get(rotates, "")
-    about = {"model": _text(whole / ("model" if is_nvme else "device/model")), "serial": serial, "type": kind}
+    about = {"model": read_text(whole / ("model" if is_nvme else "device/model")), "serial": serial, "type": kind}
     told = {key: value for key, value in about.items() if value}
     return Device(DeviceKind.DISK, f"disk:{serial or path}", path, told)
 
 
 def _serial(whole: Path) -> str:
     for place in ("serial", "device/serial"):
-        if found := _text(whole / place):
+        if found := read_text(whole / place):
             return found
     try:
         page = (whole / "device/vpd_pg80").read_bytes()
@@ -112,10 +113,3 @@ def _names(directory: Path) -> list[str]:
         return [path.name for path in directory.iterdir()]
     except OSError:
         return []
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

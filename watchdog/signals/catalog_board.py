@@ -143,7 +143,7 @@ FIRMWARE = {
 MEMORY = {
     "memory.poisoned": ("gauge", "bytes", "memory out of use because it was found damaged (HardwareCorrupted)"),
 }
-POWER = {
+REDUNDANCY = {
     "power.redundancy_lost": (
         "flag",
         "bool",
@@ -169,13 +169,13 @@ TABLES = (
     (DeviceKind.SENSOR, "thermal", THERMAL),
     (DeviceKind.SENSOR, "ipmi", IPMI),
     (DeviceKind.POWER_SUPPLY, "power", POWER_SUPPLY),
+    (DeviceKind.POWER_SUPPLY, "power", REDUNDANCY),
     (DeviceKind.POWER_SUPPLY, "ipmi", SEL_POWER_SUPPLY),
-    (DeviceKind.UPS, "power", UPS),
+    (DeviceKind.UPS, "ups", UPS),
     (DeviceKind.SCRIPT, "script", SCRIPT),
     (DeviceKind.HOST, "kernel", KERNEL),
     (DeviceKind.HOST, "kernel", FIRMWARE),
     (DeviceKind.HOST, "edac", MEMORY),
-    (DeviceKind.HOST, "power", POWER),
     (DeviceKind.HOST, "ipmi", SEL),
     (DeviceKind.HOST, "", READER),
 )

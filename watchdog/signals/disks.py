@@ -12,6 +12,7 @@ from pathlib import Path
 
 from watchdog.signals.model import Reading
 from watchdog.signals.reader import KnownDisk, sight
+from watchdog.signals.sysfs import read_text
 
 GIVEN_UP = ("offline", "transport-offline", "dead")
 """States of a SCSI device or an NVMe controller in which the kernel has given it up."""
@@ -75,7 +76,7 @@ def _told_by_kernel(known: KnownDisk, sysfs: Path, now: float) -> list[Reading]:
     if word := state(path, sysfs):
         given_up = word in GIVEN_UP
         readings.append(Reading("disk.offline", known.device, now, float(given_up), word if given_up else ""))
-    timeouts = _text(sysfs / "class/block" / Path(path).name / "device/iotmo_cnt")
+    timeouts = read_text(sysfs / "class/block" / Path(path).name / "device/iotmo_cnt")
     if timeouts:
         readings.append(Reading("disk.timeouts", known.device, now, float(int(timeouts, 16))))
     return readings
@@ -84,17 +85,12 @@ def _told_by_kernel(known: KnownDisk, sysfs: Path, now: float) -> list[Reading]:
 def is_pluggable(path: str, sysfs: Path) -> bool:
     """Say whether a disk may be pulled at any time: a USB disk that goes is not a failure."""
     block = sysfs / "class/block" / Path(path).name
-    return _text(block / "removable") == "1" or "/usb" in str(block.resolve())
+    return read_text(block / "removable") == "1" or "/usb" in str(block.resolve())
 
 
 def state(path: str, sysfs: Path) -> str:
     """Return the kernel's word for the state of a disk; empty where there is none, as behind a RAID controller."""
     name = Path(path).name
-    return _text(sysfs / "class/block" / name / "device/state") or _text(sysfs / "class/nvme" / name / "state")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return read_text(sysfs / "class/block" / name / "device/state") or read_text(
+        sysfs / "class/nvme" / name / "state"
+    )

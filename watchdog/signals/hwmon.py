@@ -1,4 +1,4 @@
-"""Temperatures, fans and voltages: the kernel's hwmon class (Documentation/hwmon/sysfs-interface.rst).
+"""Temperatures, fans, voltages and powers: the kernel's hwmon class (Documentation/hwmon/sysfs-interface.rst).
 
 The chip's limits are trusted only where they make sense, for many boards ship garbage (0, minimum above
 maximum, alarms that are always set): limits must be in order, the reading plausible, and a voltage must have
@@ -17,10 +17,12 @@ from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.signals.reader import Remembered, is_ignored, sight
+from watchdog.signals.sysfs import read_text
 
 PLACE = Path("class/hwmon")
-CHANNEL = re.compile(r"^(temp|fan|in)(\d+)_input$")
-FILES = ("input", "lcrit", "min", "max", "crit", "emergency", "fault")
+CHANNEL = re.compile(r"^(temp|fan|in|power)(\d+)_(input|average)$")
+MICRO = 1_000_000.0  # powers come in microwatts
+FILES = ("input", "average", "lcrit", "min", "max", "crit", "emergency", "fault")
 MILLI = 1000.0  # temperatures come in thousandths of a degree, voltages in millivolts
 PLAUSIBLE_CELSIUS = (1.0, 125.0)
 """Below and above stand unconnected thermistors, -128, 127, 255 and the like; silicon does not live beyond 125."""
@@ -82,7 +84,7 @@ def judge(channel: Channel, now: float, *, trusted: bool) -> list[Reading]:
     `trusted` says that it was seen in order before: a fan that turned, a voltage inside its limits. Only then
     it can fail, for a header without a fan reads 0 for ever, and many limits never fitted.
     """
-    tell = {"temp": _temperature, "fan": _fan, "in": _voltage}[channel.kind]
+    tell = {"temp": _temperature, "fan": _fan, "in": _voltage, "power": _power}[channel.kind]
     found = tell(channel, trusted)
     return [Reading(signal, channel.device, now, value, reason) for signal, value, reason in found]
 
@@ -111,6 +113,7 @@ def _temperature(channel: Channel, trusted: bool) -> Found:
     low, high = PLAUSIBLE_CRITICAL_CELSIUS
     if critical is not None and low <= critical <= high and limits_in_order(channel):
         over = celsius >= critical
+        yield "hwmon.temperature_margin", critical - celsius, ""
         yield "hwmon.temperature_critical", float(over), f"its critical limit is {critical:g}" if over else ""
 
 
@@ -142,6 +145,11 @@ def _voltage(channel: Channel, trusted: bool) -> Found:
             return
 
 
+def _power(channel: Channel, trusted: bool) -> Found:
+    raw = channel.values.get("average", channel.values.get("input"))
+    yield "hwmon.power", None if raw is None else raw / MICRO, channel.error if raw is None else ""
+
+
 def _scaled(channel: Channel, name: str) -> float | None:
     raw = channel.values.get(name)
     return None if raw is None else raw / MILLI
@@ -155,7 +163,7 @@ def channels(root: Path) -> Iterator[Channel]:
     """
     seen: Counter[str] = Counter()
     for chip in sorted(root.glob("hwmon[0-9]*"), key=lambda path: (len(path.name), path.name)):
-        name = _text(chip / "name") or "nameless"
+        name = read_text(chip / "name") or "nameless"
         if name in TOLD_BY_SMART:
             continue
         place = f"{(chip / 'device').resolve() if (chip / 'device').exists() else 'virtual'}:{name}"
@@ -169,10 +177,10 @@ def _of_chip(chip: Path, name: str, identity: str) -> Iterator[Channel]:
         files = sorted(path.name for path in chip.iterdir())
     except OSError:
         return
-    for match in filter(None, map(CHANNEL.match, files)):
-        kind, number = match.groups()
+    channels_found = dict.fromkeys(match.groups()[:2] for match in map(CHANNEL.match, files) if match)
+    for kind, number in channels_found:
         prefix = f"{kind}{number}"
-        label = _text(chip / f"{prefix}_label")
+        label = read_text(chip / f"{prefix}_label")
         device = Device(
             DeviceKind.SENSOR,
             f"hwmon:{identity}:{prefix}",
@@ -180,7 +188,7 @@ def _of_chip(chip: Path, name: str, identity: str) -> Iterator[Channel]:
             {"chip": name, "channel": prefix},
         )
         values, error = _numbers(chip, prefix)
-        yield Channel(kind, device, values, error, kind == "fan" and _text(chip / f"pwm{number}") == "0")
+        yield Channel(kind, device, values, error, kind == "fan" and read_text(chip / f"pwm{number}") == "0")
 
 
 def _numbers(chip: Path, prefix: str) -> tuple[dict[str, float], str]:
@@ -197,10 +205,3 @@ def _numbers(chip: Path, prefix: str) -> tuple[dict[str, float], str]:
             reason = failure.strerror if isinstance(failure, OSError) else "not a number"
             error = error or f"{path.name}: {reason}"
     return values, error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -103,14 +103,20 @@ class KernelLogReader:
         self._log: Log | None = None
         self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._saved_at = 0.0
+        self._news: frozenset[str] = frozenset()
 
     def alarm(self) -> tuple[int, int] | None:
         """Wake when there is a new line."""
         return (self._log.descriptor, select.EPOLLIN) if self._log is not None else None
 
+    def news(self) -> frozenset[str]:
+        """A disk in trouble is looked at at once."""
+        return self._news
+
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return all counts; a log that cannot be read leaves them unreadable."""
         self._blocks.learn()
+        self._news = frozenset()
         try:
             self._log = self._log or self._open()
             changed = self._take(self._log, now)
@@ -148,6 +154,8 @@ class KernelLogReader:
         device = self._naming.device(found, record)
         if device is None or is_ignored(device, self._ignored):
             return False
+        if device.kind is DeviceKind.DISK:
+            self._news = frozenset({"disks"})
         remark = record.text[:LONGEST_REMARK]
         if found.total is not None:
             self._tally.raise_to(found.pattern.signal, device, now, found.total, remark)

@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from watchdog.signals.alarms import Alarms
 from watchdog.signals.device_events import DeviceEvents
 from watchdog.signals.model import Reading
-from watchdog.signals.reader import Alarmed, Reader, sight
+from watchdog.signals.reader import Alarmed, Reader, Telling, sight
 
 WATCHED = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
 JITTER_SHARE = 0.05
@@ -92,9 +92,15 @@ class SignalMonitor:
                 readings = self._readers[name].read(time.time())
                 turn.told(readings)
                 self._deliver(readings)
+                self._tell_others(self._readers[name])
         finally:
             turn.end()
             self._set_alarm(self._readers[name])
+
+    def _tell_others(self, reader: Reader) -> None:
+        for name in reader.news() if isinstance(reader, Telling) else ():
+            if name in self._readers:
+                self.poll_now(name)
 
     def _set_alarm(self, reader: Reader) -> None:
         """Set a reader's alarm, after a pause: what floods is read in slices."""

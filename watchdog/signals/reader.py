@@ -31,6 +31,14 @@ class Alarmed(Protocol):
         """
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A reader that learns what is news to others."""
+
+    def news(self) -> frozenset[str]:
+        """Return the names of readers that shall read at once, by what was read last."""
+
+
 @dataclass(frozen=True)
 class KnownDisk:
     """What earlier readings say of a disk.

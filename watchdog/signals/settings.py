@@ -14,6 +14,17 @@ class ExtraDrive(Value):
     type: str = Field(description="as smartctl -d takes it: megaraid,4")
 
 
+class Script(Value):
+    """A program of yours that says whether something is wrong."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9._-]+$", description="its name, for rules: where = { script = 'NAME' }")
+    command: tuple[str, ...] = Field(
+        min_length=1, description="program and arguments; it ends with 0 for fine, 1 for a problem, else unknown"
+    )
+    poll_s: float = Field(default=60, ge=1, description="how often it is run")
+    timeout_s: float = Field(default=30, gt=0, description="it is killed after so long, and its result is unknown")
+
+
 class SignalSettings(Value):
     """What is read, and how often."""
 
@@ -31,10 +42,28 @@ class SignalSettings(Value):
     kernel_log_poll_s: float = Field(
         default=60, ge=1, description="how often its counts are told; a new line is told at once"
     )
+    arrays: bool = Field(default=True, description="read md arrays, btrfs, LVM volumes and ZFS pools")
+    arrays_poll_s: float = Field(
+        default=60, ge=1, description="how often they are read; md changes are seen at once"
+    )
+    volumes_poll_s: float = Field(default=300, ge=1, description="how often lvs and zpool are asked")
+    mounts: bool = Field(default=True, description="look whether file systems have become read-only")
+    mounts_poll_s: float = Field(default=60, ge=1, description="how often; changes of mounts are seen at once")
     edac: bool = Field(default=True, description="read memory error counters")
     edac_poll_s: float = Field(default=60, ge=1, description="how often memory counters are read")
+    mce: bool = Field(default=True, description="hear machine checks: the kernel's tracepoints, or rasdaemon")
+    mce_poll_s: float = Field(default=60, ge=1, description="how often counts are told; an event is told at once")
     hwmon: bool = Field(default=True, description="read temperatures, fans and voltages")
     hwmon_poll_s: float = Field(default=30, ge=1, description="how often sensors are read")
+    thermal: bool = Field(default=True, description="read thermal zones and the throttling of processors")
+    thermal_poll_s: float = Field(default=60, ge=1, description="how often they are read")
+    pcie: bool = Field(default=True, description="read PCIe error counters and lanes")
+    pcie_poll_s: float = Field(default=60, ge=1, description="how often they are read")
+    power: bool = Field(default=True, description="read power supplies and UPS (the kernel's, NUT's, apcupsd's)")
+    power_poll_s: float = Field(default=30, ge=1, description="how often they are read")
+    ipmi: bool = Field(default=True, description="ask the board's BMC, where there is one (ipmitool)")
+    ipmi_poll_s: float = Field(default=120, ge=1, description="how often it is asked")
+    script: tuple[Script, ...] = Field(default=(), description="programs of your own")
     ignored_devices: tuple[str, ...] = Field(
         default=(),
         description=(

@@ -1,13 +1,14 @@
 """ATA drives: attributes, device statistics, self-test log of `smartctl --json -x`. Pure.
 
 Raw values are 48 bits in which vendors pack what they like, so only the attributes named here are read,
-each by its own rule; 1, 7 and 195 (Seagate packs errors and operations into them) are not.
+each by its own rule.
 Sources: smartmontools' drivedb and ataprint, ATA8-ACS; base rates counted over 66,777 drives in
 linuxhw/EnterpriseDrive.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from watchdog.signals.smart_answer import Answer, Told, drive_type, leading_number, part, rows, whole
@@ -22,6 +23,10 @@ COUNTS = {
     198: "smart.offline_uncorrectable",
     199: "smart.crc_errors",
 }
+SEAGATE_RATES = {1: "smart.read_errors", 7: "smart.seek_errors"}
+"""Seagate packs 16 bits of errors above 32 bits of operations: a raw value of 180 million is no error at all."""
+
+OPERATION_BITS = 32
 WORD, LONG_WORD = 0xFFFF, 0xFFFFFFFF
 WORD_COUNTS = (5, 10, 184, 187, 188)
 """Counters of 16 bits: what stands above the lowest word is something else.
@@ -60,6 +65,8 @@ def told_by_ata(answer: Answer) -> Iterator[Told]:
     yield from _health(answer)
     yield from _statistics(answer)
     yield from _counts(answer)
+    yield from _seagate_rates(answer)
+    yield from _logged(answer)
     yield from _self_test(answer)
 
 
@@ -125,6 +132,26 @@ def _count(number: int, row: Answer) -> float | None:
     if number in WORD_COUNTS and value > WORD:
         return float(value & WORD)
     return float(value & WORD) if value > LONG_WORD else float(value)
+
+
+def _seagate_rates(answer: Answer) -> Iterator[Told]:
+    makers = f"{answer.get('model_family', '')} {answer.get('model_name', '')}"
+    if not re.search(r"Seagate|^ST\d|\sST\d", makers) or drive_type(answer) != "hdd":
+        return
+    for row in rows(answer, "ata_smart_attributes", "table"):
+        raw = whole(part(row, "raw").get("value"))
+        number = whole(row.get("id"))
+        if number in SEAGATE_RATES and raw is not None and raw >= 0:
+            yield Told(SEAGATE_RATES[number], float(raw >> OPERATION_BITS & WORD))
+
+
+def _logged(answer: Answer) -> Iterator[Told]:
+    """Return how many errors the drive's own log has ever taken; only growth means anything."""
+    log = part(answer, "ata_smart_error_log")
+    counts = [whole(part(log, kind).get("count")) for kind in ("extended", "summary")]
+    count = next((count for count in counts if count is not None), None)
+    if count is not None:
+        yield Told("smart.logged_errors", float(count))
 
 
 def _statistics(answer: Answer) -> Iterator[Told]:

@@ -1,0 +1,143 @@
+"""Arrays: md and btrfs out of sysfs, LVM and ZFS out of what their programs say."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from migrator.command import CommandResult
+from migrator.errors import CommandError
+from tests.recorded.signal_data import DATA, plant, reason, values
+from watchdog.signals.arrays import ArraysReader
+from watchdog.signals.redundancy import Array, redundancy_of, told_of
+from watchdog.signals.volumes import lvm, zfs
+
+FLAGS = ("array.degraded", "array.not_rebuilding", "array.no_redundancy", "array.failed")
+WELL, LOST = (0, 0, 0, 0), (1, 1, 1, 1)
+
+
+def flags(found: dict[tuple[str, str], float | None], name: str) -> tuple[float | None, ...]:
+    return tuple(found[name, flag] for flag in FLAGS)
+
+
+def arrays(tmp_path: Path) -> ArraysReader:
+    return ArraysReader(60, tmp_path, mdstat=tmp_path / "mdstat")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("md0", WELL),
+        ("md1", (1, 0, 0, 0)),  # raid6 with one gone is being rebuilt, and bears another
+        ("md2", LOST),  # raid0 bears nothing
+        ("md4", (1, 1, 1, 0)),  # a check is no rebuild
+        ("md5", LOST),
+    ],
+)
+def test_md_arrays_are_told_apart(tmp_path: Path, name: str, expected: tuple[int, ...]) -> None:
+    plant("arrays/md.txt", tmp_path / "block")
+    assert flags(values(arrays(tmp_path).read(1.0)), name) == expected
+
+
+def test_errors_of_members_are_counted_and_containers_of_metadata_are_no_arrays(tmp_path: Path) -> None:
+    plant("arrays/md.txt", tmp_path / "block")
+    found = values(arrays(tmp_path).read(1.0))
+    assert found["sdb1 of md0", "array.member_errors"] == 3
+    assert not any(name == "md3" for name, _ in found)
+
+
+def test_an_array_that_vanishes_is_unreadable_and_not_forgotten(tmp_path: Path) -> None:
+    plant("arrays/md.txt", tmp_path / "block")
+    reader = arrays(tmp_path)
+    reader.read(1.0)
+    shutil.rmtree(tmp_path / "block/md0")
+    found = values(reader.read(2.0))
+    assert flags(found, "md0") == (None, None, None, None)
+    assert found["sdb1 of md0", "array.member_errors"] is None
+
+
+def test_a_host_without_arrays_has_nothing_to_tell(tmp_path: Path) -> None:
+    assert arrays(tmp_path).read(1.0) == ()
+    assert arrays(tmp_path).alarm() is None
+
+
+def test_btrfs_tells_what_it_misses_and_counts(tmp_path: Path) -> None:
+    plant("arrays/btrfs.txt", tmp_path / "fs/btrfs")
+    found = values(arrays(tmp_path).read(1.0))
+    assert flags(found, "data") == (1, 1, 1, 0)
+    assert found["device 1 of data", "array.member_errors"] == 7
+    assert ("device 2 of data", "array.member_errors") not in found
+
+
+def says(text: str) -> object:
+    return lambda argv, **_: CommandResult(tuple(argv), 0, text, "")
+
+
+@pytest.fixture
+def volume_group(tmp_path: Path) -> Path:
+    """A host with a logical volume."""
+    uuid = tmp_path / "block/dm-0/dm/uuid"
+    uuid.parent.mkdir(parents=True)
+    uuid.write_text("LVM-abc\n")
+    return tmp_path
+
+
+def test_lvm_tells_of_redundant_volumes_and_of_those_that_are_ill(volume_group: Path) -> None:
+    reader = lvm(300, volume_group, door=says((DATA / "arrays/lvs.json").read_text()))  # type: ignore[arg-type]
+    found = values(reader.read(1.0))
+    assert flags(found, "vg0/data") == flags(found, "vg0/swap") == WELL
+    assert flags(found, "vg0/mail") == (1, 1, 1, 0)
+    assert flags(found, "vg0/logs") == LOST
+    assert not any(name == "vg0/root" for name, _ in found)
+
+
+def test_lvm_is_not_asked_where_there_is_none(tmp_path: Path) -> None:
+    def door(argv: Sequence[str], **_: object) -> CommandResult:
+        raise AssertionError(argv)
+
+    assert lvm(300, tmp_path, door=door).read(1.0) == ()
+
+
+@pytest.mark.parametrize("answer", ["", "{}", "not json", '{"report": [{"lv": [{"lv_uuid": 1}]}]}'])
+def test_an_answer_that_cannot_be_read_is_blindness(volume_group: Path, answer: str) -> None:
+    readings = lvm(300, volume_group, door=says(answer)).read(1.0)  # type: ignore[arg-type]
+    assert values(readings) == {("reader lvm", "reader.blind"): None}
+
+
+def test_a_program_that_hangs_leaves_what_it_told_unreadable(volume_group: Path) -> None:
+    answers: list[str] = [(DATA / "arrays/lvs.json").read_text()]
+
+    def door(argv: Sequence[str], **_: object) -> CommandResult:
+        if not answers:
+            raise CommandError("lvs did not finish within 30 s", code="command-timeout")
+        return CommandResult(tuple(argv), 0, answers.pop(), "")
+
+    reader = lvm(300, volume_group, door=door)
+    reader.read(1.0)
+    readings = reader.read(2.0)
+    assert flags(values(readings), "vg0/data") == (None, None, None, None)
+    assert "did not finish" in reason(readings, "reader.blind")
+
+
+def test_zfs_pools_are_judged_by_the_group_that_bears_least(tmp_path: Path) -> None:
+    (tmp_path / "tank").mkdir()
+    (tmp_path / "tank/state").write_text("DEGRADED\n")
+    reader = zfs(300, tmp_path, door=says((DATA / "arrays/zpool.txt").read_text()))  # type: ignore[arg-type]
+    found = values(reader.read(1.0))
+    assert flags(found, "tank") == (1, 1, 1, 0)
+    assert flags(found, "gone") == LOST
+    assert found["sdb1 of tank", "array.member_errors"] == 7
+    assert found["sdf1 of tank", "array.member_errors"] == 3
+    assert found["reader zfs", "reader.blind"] == 0.0
+
+
+def test_redundancy_follows_from_the_level() -> None:
+    assert [redundancy_of(level, 4) for level in ("raid0", "linear", "raid1", "raid5", "raid6")] == [0, 0, 3, 1, 2]
+
+
+def test_what_never_had_redundancy_does_not_lose_it() -> None:
+    told = {item.signal: item.value for item in told_of(Array("md", "x", "md9", redundancy=0, lost=0), 1.0)}
+    assert told["array.no_redundancy"] == 0.0
