@@ -21,7 +21,7 @@ from watchdog.alerts.model import Event, Kind
 from watchdog.cli.main import EPILOG
 from watchdog.cli.main import build_parser as command_parser
 from watchdog.daemon.main import build_parser as daemon_parser
-from watchdog.policy.model import Rule
+from watchdog.policy.model import Condition, Rule, Window
 from watchdog.settings import Settings
 from watchdog.signals.catalog import CATALOG
 
@@ -47,10 +47,20 @@ an alert says so. Settings are read at start. What it began goes on when it is r
 
 POLICY_TEXT = """\
 A policy file holds rules in tables named [[rule]]. Files are read from /usr/lib/lifeboat/policies and
-/etc/lifeboat/policies; one in /etc replaces the one of the same name, and a link to /dev/null removes it. A rule
-has exactly one condition: is_set for flags, or at_least, at_most or grows_by with within for numbers. The worst
-verdict of all rules that hold is the verdict on the host. lifeboat policy check names every error of a file at
-once; lifeboat policy explain shows how each rule stands."""
+/etc/lifeboat/policies; one in /etc replaces the one of the same name, and a link to /dev/null removes it.
+
+A rule has exactly one condition: is_set for flags; at_least, at_most, grows_by, rate_at_least or will_reach for
+numbers; changes or blind_for for both. Or it has several, in tables [[rule.when]], of which needs says how many
+must hold. It is looked at for each device on its own. readings and for say for how long a condition must hold
+until the rule fires, clear_readings, clear_for and clear_at when it clears. Limits may have their unit behind
+them, in quotes: '60 C', '90 %', '100 MiB'. What cannot be read neither fires nor clears a rule.
+
+The worst verdict of all rules that have fired is the verdict on the host, if their mode is act; alert only sends
+an alert, and record is only shown. Maintenance windows, in tables [[window]], and lifeboat silence lower the mode
+for a time; the rules are judged all the same.
+
+lifeboat policy check names every error of a file at once; lifeboat policy explain shows how each rule stands and
+why it has not fired; lifeboat policy try judges recorded output of devices, lifeboat policy replay the past."""
 
 SETTINGS_TEXT = "Every key has a default; the file may be empty or missing. An unknown key is an error."
 
@@ -164,7 +174,8 @@ def settings_page() -> str:
 
 def policy_page() -> str:
     """Return lifeboat-policy(5)."""
-    rule = section("Keys of a rule", *(item(name, says(field)) for name, field in Rule.model_fields.items()))
+    keys_of = {heading: [item(n, says(f)) for n, f in rows] for heading, rows in policy_keys().items()}
+    rule = "\n".join(section(heading, *items) for heading, items in keys_of.items())
     signals = section("Signals", *(item(f"{s.name} ({s.kind}, {s.unit})", s.description) for s in CATALOG.values()))
     shipped = (DOCS.parent / "policies/disks.toml").read_text().split("\n\n")[1]
     intro = section("Description", paragraphs(POLICY_TEXT))
@@ -172,6 +183,17 @@ def policy_page() -> str:
         "lifeboat-policy", 5, "rules by which lifeboatd judges", intro, rule, signals,
         section("Example", literal(shipped)), *see_also(),
     )  # fmt: skip
+
+
+def policy_keys() -> dict[str, list[tuple[str, FieldInfo]]]:
+    """Return heading -> keys of the tables of a policy file."""
+    rule = [(n, f) for n, f in Rule.model_fields.items() if n not in Condition.model_fields]
+    tables_of = {
+        "Keys of a rule": rule,
+        "Keys of a condition, in a rule or in [[rule.when]]": list(Condition.model_fields.items()),
+        "Keys of a [[window]]": list(Window.model_fields.items()),
+    }
+    return {heading: [(f.alias or n, f) for n, f in rows] for heading, rows in tables_of.items()}
 
 
 def see_also() -> Iterator[str]:
@@ -321,7 +343,10 @@ def reference() -> str:
         markdown(("label", "meaning"), [(f"`{name}`", text) for name, text in LABELS.items()]),
         "## Policies",
         POLICY_TEXT,
-        markdown(("key of `[[rule]]`", "meaning"), [(f"`{n}`", says(f)) for n, f in Rule.model_fields.items()]),
+        *(
+            f"### {heading}\n\n" + markdown(("key", "meaning"), [(f"`{n}`", says(f)) for n, f in rows])
+            for heading, rows in policy_keys().items()
+        ),
         "## Signals",
         markdown(
             ("signal", "kind", "unit", "meaning"),

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.facts import own_version
 from migrator.model import Method, Value
+from watchdog.admin_policy import add_policy, policy_status
 from watchdog.daemon.order import Cause, Order
-from watchdog.policy.evaluate import RuleState
 
 if TYPE_CHECKING:
     from watchdog.daemon.daemon import Daemon
@@ -61,6 +61,7 @@ def build_admin(daemon: Daemon) -> FastAPI:
 
     _add_views(app, daemon)
     _add_deeds(app, daemon)
+    add_policy(app, daemon)
     return app
 
 
@@ -72,10 +73,6 @@ def _add_views(app: FastAPI, daemon: Daemon) -> None:
     @app.get("/v1/signals")
     def signals() -> list[dict[str, Any]]:
         return _signals(daemon)
-
-    @app.get("/v1/policy")
-    def explain() -> list[dict[str, Any]]:
-        return [_rule_state(state) for state in daemon.assessment.states]
 
     @app.get("/v1/plan")
     def plan(method: Method | None = None) -> dict[str, Any]:
@@ -171,9 +168,8 @@ def _status(daemon: Daemon) -> dict[str, Any]:
         "cordoned": flags.cordoned,
         "paused": flags.paused,
         "storm": flags.storm,
-        "fired": [state.sentence for state in daemon.assessment.fired],
         "blind": [f"{item.device.name}: {item.signal}: {item.reason}" for item in daemon.assessment.blind],
-        "rules": len(daemon.policy.rules),
+        **policy_status(daemon),
         "jobs": [{"id": job.id, "what": job.what} for job in daemon.jobs.running()],
         "peers": [peer.model_dump() for peer in daemon.members.peers()] if daemon.members.joined else [],
     }
@@ -193,23 +189,6 @@ def _signals(daemon: Daemon) -> list[dict[str, Any]]:
         }
         for reading in daemon.readings.history().latest()
     ]
-
-
-def _rule_state(state: RuleState) -> dict[str, Any]:
-    return {
-        "rule": state.rule.id,
-        "signal": state.rule.signal,
-        "device": state.device.name,
-        "value": state.value,
-        "limit": state.limit,
-        "distance": None if state.value is None else state.limit - state.value,
-        "holds": state.holds,
-        "fired": state.fired,
-        "since": state.since,
-        "verdict": state.rule.verdict,
-        "mode": state.rule.mode,
-        "sentence": state.sentence,
-    }
 
 
 def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:

@@ -46,7 +46,6 @@ class EvacuationSettings(Value):
     retry_s: float = Field(
         default=2, gt=0, description="how long a container that a target refused waits for the next attempt"
     )
-    window_days: float = Field(default=30, gt=0, description="how far back rules see")
 
     @property
     def storm_limits(self) -> StormLimits:

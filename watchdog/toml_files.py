@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from migrator.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+"""Where something stands in a file: the keys, and numbers of tables from 0, that lead to it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ class FileError(UsageError):
 
 def load(path: Path, model: type[Model]) -> Model:
     """Read a TOML file as `model`; raises `FileError` with everything that is wrong with it."""
+    return parse(read(path), path, model)
+
+
+def read(path: Path) -> str:
+    """Return the text of a file; raises `FileError` when there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FileError([Problem(path, 0, "", "there is no such file")]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise FileError([Problem(path, 0, "", f"cannot be read: {error}")]) from error
-    return parse(text, path, model)
 
 
 def parse(text: str, path: Path, model: type[Model]) -> Model:
@@ -59,22 +65,34 @@ def parse(text: str, path: Path, model: type[Model]) -> Model:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
-        problem = Problem(path, int(found.group(1)) if found else 0, "", f"is not TOML: {error}")
+        place = re.search(r"line (\d+)", str(error))
+        problem = Problem(path, int(place.group(1)) if place else 0, "", f"is not TOML: {error}")
         raise FileError([problem]) from error
     try:
-        return model.model_validate(data)
+        found: Model | None = model.model_validate(data)
+        problems: list[Problem] = []
     except ValidationError as error:
-        raise FileError([_problem(path, text, model, item) for item in error.errors()]) from error
+        found, problems = None, [_problem(path, text, model, item) for item in error.errors()]
+    cross_check: Callable[[Any], Iterable[tuple[Location, str]]] | None = getattr(model, "cross_check", None)
+    if cross_check is not None:
+        problems += [problem_at(path, text, location, message) for location, message in cross_check(data)]
+    if problems or found is None:
+        raise FileError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
+    return found
+
+
+def problem_at(path: Path, text: str, location: Location, message: str) -> Problem:
+    """Return a problem of what stands at a place of a file's text."""
+    key = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in location)
+    return Problem(path, line_of(text, location), key, message)
 
 
 def _problem(path: Path, text: str, model: type[BaseModel], error: Any) -> Problem:
     location = tuple(part for part in error["loc"] if not _is_union_branch(part))
-    key = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in location)
-    return Problem(path, line_of(text, location), key, _message(model, location, error))
+    return problem_at(path, text, location, _message(model, location, error))
 
 
-def _message(model: type[BaseModel], location: tuple[str | int, ...], error: Any) -> str:
+def _message(model: type[BaseModel], location: Location, error: Any) -> str:
     read = error.get("input")
     if error["type"] == "extra_forbidden":
         allowed = _fields(model, location[:-1])
@@ -94,31 +112,35 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def line_of(text: str, location: tuple[str | int, ...]) -> int:
+def line_of(text: str, location: Location) -> int:
     """Return the line on which a key path stands, or that of the table it should stand in; 0 if unknown."""
-    line, start = 0, 0
     lines = text.splitlines()
+    table: int | None = None  # index of the line that opened the innermost table found so far
+    line = 0
     for number, part in enumerate(location):
         if isinstance(part, int):
             continue
         following = location[number + 1] if number + 1 < len(location) else 0
         count = following + 1 if isinstance(following, int) else 1
-        found = _find(lines, start, part, count)
+        found = _find(lines, table, part, count)
         if found is None:
             return line
-        line, start = found + 1, found
+        line, table = found + 1, found
     return line
 
 
-def _find(lines: Sequence[str], start: int, key: str, count: int) -> int | None:
-    """Find the `count`-th line at or after `start` that opens the table or sets the key."""
+def _find(lines: Sequence[str], table: int | None, key: str, count: int) -> int | None:
+    """Find the `count`-th line behind that of `table` that opens a table of the name, or sets the key in it."""
     name = re.escape(key)
-    pattern = re.compile(rf"^\s*(\[+\s*([\w.\"-]+\.)*\"?{name}\"?\s*\]+|\"?{name}\"?\s*=)")
-    for index in range(start, len(lines)):
-        if pattern.match(lines[index]):
+    opens = re.compile(rf"^\s*\[+\s*([\w.\"-]+\.)*\"?{name}\"?\s*\]+")
+    sets = re.compile(rf"^\s*\"?{name}\"?\s*=")
+    inside = True
+    for index in range(0 if table is None else table + 1, len(lines)):
+        if opens.match(lines[index]) or (inside and sets.match(lines[index])):
             count -= 1
             if count == 0:
                 return index
+        inside = inside and not re.match(r"^\s*\[", lines[index])
     return None
 
 
@@ -127,7 +149,7 @@ def _is_union_branch(part: str | int) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
 
 
-def _fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+def _fields(model: type[BaseModel], location: Location) -> list[str]:
     """Return the keys allowed at a place of the model."""
     current: Any = model
     for part in location:
@@ -135,7 +157,8 @@ def _fields(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str
             continue
         field = current.model_fields.get(part)
         current = _inner(field.annotation) if field else current
-    return list(getattr(current, "model_fields", {}))
+    fields = getattr(current, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
 
 
 def _inner(annotation: Any) -> Any:

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     """What an event is about."""
 
     VERDICT = "verdict-changed"
+    RULE = "rule-fired"
+    RULE_CLEARED = "rule-cleared"
     BLIND = "blind"
     EVACUATION_STARTED = "evacuation-started"
     EVACUATION_ENDED = "evacuation-ended"

@@ -10,8 +10,9 @@ from pathlib import Path
 from migrator.errors import LifeboatError
 from migrator.facts import own_version
 from migrator.model import Method
-from watchdog.cli import act, cluster, policy, watch
-from watchdog.settings import DIRECTORY
+from watchdog.cli import act, cluster, policy, quiet, watch
+from watchdog.policy.score import Truth
+from watchdog.settings import DIRECTORY, SETTINGS
 
 EPILOG = """\
 exit status:
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_watching(verbs)
     _add_acting(verbs)
     _add_policy(verbs)
+    _add_quiet(verbs)
     _add_cluster(verbs)
     return parser
 
@@ -111,11 +113,32 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_policy(verbs: Subparsers[argparse.ArgumentParser]) -> None:
-    group = verbs.add_parser("policy", help="check and explain the rules", description="The rules in force.")
+    group = verbs.add_parser("policy", help="the rules: check, explain, try, replay", description="The rules.")
     inner = group.add_subparsers(dest="policy_verb", required=True, metavar="VERB")
     check = _verb(inner, "check", policy.check, "are the policy files good")
     check.add_argument("files", nargs="*", help="files (default: all in force)")
-    _verb(inner, "explain", policy.explain, "how every rule stands on every device")
+    check.add_argument(
+        "--settings", type=Path, default=SETTINGS, metavar="FILE", help="settings that timings must fit to"
+    )
+    explain = _verb(inner, "explain", policy.explain, "how every rule stands on every device, and why")
+    explain.add_argument("what", nargs="?", help="only this rule or device")
+    _verb(inner, "reload", policy.reload, "have lifeboatd read the policies anew")
+    _verb(inner, "score", policy.scores, "precision and recall of the rules, from what lifeboat verdict was told")
+
+
+def _add_quiet(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    silence = _verb(verbs, "silence", quiet.silence, "keep a rule or a device from acting and alerting for a time")
+    silence.add_argument("what", help="a rule, or a device by name, identity or serial number; `*` allowed")
+    silence.add_argument("--for", dest="lasting", type=quiet.seconds, required=True, metavar="TIME", help="as 2h")
+    silence.add_argument("--why", required=True, metavar="TEXT", help="the reason, as status shows it")
+    unsilence = _verb(verbs, "unsilence", quiet.unsilence, "end a silence")
+    unsilence.add_argument("what", help="as in: lifeboat silence")
+    forget = _verb(verbs, "forget", quiet.forget, "forget the readings of a device that was replaced")
+    forget.add_argument("device", help="its name, identity or serial number")
+    truth = _verb(verbs, "verdict", quiet.verdict, "note what an evacuation really was for; without words: list")
+    truth.add_argument("id", nargs="?", help="of the evacuation; for `missed`: the device that failed unforeseen")
+    truth.add_argument("truth", nargs="?", choices=[str(word) for word in Truth], help="what was found out")
+    truth.add_argument("--note", default="", metavar="TEXT", help="a remark")
 
 
 def _add_cluster(verbs: Subparsers[argparse.ArgumentParser]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -40,6 +41,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             *(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
         )
     console.print(shown)
+
+
+def moment(at: float) -> str:
+    """Return a time (Unix seconds) in local time."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def number(value: float | None) -> str:

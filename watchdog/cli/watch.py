@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from watchdog.cli import show
 from watchdog.cli.client import ask
+from watchdog.cli.quiet import silences_shown
 from watchdog.signals.catalog import CATALOG
 
 
@@ -27,7 +28,14 @@ def status(arguments: argparse.Namespace) -> int:
     for blind in found["blind"]:
         show.line(f"  blind: {blind}")
     peers = ", ".join(f"{peer['name']} ({peer['address']})" for peer in found["peers"])
-    show.line(f"{found['rules']} rules in force; peers: {peers or 'none'}")
+    for quiet in (*found["quiet"], *silences_shown(found["silences"])):
+        show.line(f"  quiet: {quiet}")
+    if found["affected"]:
+        show.line(f"  affected: only what lies on {', '.join(found['affected'])}")
+    loaded = show.moment(found["rules_loaded_at"])
+    show.line(f"{found['rules']} rules in force since {loaded}; peers: {peers or 'none'}")
+    if found["rules_rejected"]:
+        show.line(f"the policies on disk are NOT in force: {found['rules_rejected']}")
     return 0
 
 

@@ -16,7 +16,7 @@ from migrator.health import Health, Lead, Verdict
 from migrator.model import EvacuationPlan, Method, MigrationOutcome, Phase
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
-from watchdog.alerts.model import Event, Kind, Severity, SignalValue
+from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.alerts.outbox import Outbox
 from watchdog.daemon.bell import Bell
 from watchdog.daemon.evacuation import migration_event
@@ -24,12 +24,14 @@ from watchdog.daemon.evacuations import Evacuations
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.heartbeat import notify
 from watchdog.daemon.jobs import Job, Jobs
+from watchdog.daemon.judgement import SEVERITIES, Judgement, RulePlaces, signal_value
+from watchdog.daemon.ledger import Ledger
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.peering import Peering
 from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
-from watchdog.policy.evaluate import Assessment, evaluate
-from watchdog.policy.load import LOCAL, SHIPPED, load_policy
+from watchdog.policy.evaluate import Assessment
+from watchdog.policy.load import LOCAL, SHIPPED
 from watchdog.policy.model import Policy
 from watchdog.policy.nearness import nearness
 from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
@@ -38,12 +40,9 @@ from watchdog.signals.monitor import SignalMonitor
 from watchdog.signals.readers import readers_of_host
 from watchdog.state import Action, Circumstances, HostState, decide
 from watchdog.storm import storm
-from watchdog.toml_files import FileError
 
 LEAD_S = {Lead.DAYS: 86400.0, Lead.MINUTES: 300.0, Lead.SECONDS: 30.0}
 """How long a host lasts at the least when a rule says days, minutes or seconds: plans must fit in it."""
-
-JUDGED_ANEW_S = 10.0  # what depends on time alone, as how long something is blind, may be so late
 
 _log = logging.getLogger("lifeboatd")
 
@@ -67,33 +66,43 @@ class Daemon:
     places: Places = field(default_factory=Places)
 
     def __post_init__(self) -> None:
-        self.policy: Policy = load_policy(self.places.shipped, self.places.local)
         self.members = PeerDirectory(self.places.directory)
         self.host = self.members.host if self.members.joined else own_name()
         self.flags = FlagFile(self.places.state / "flags.json")
         signals = self.settings.signals
         self.bell = Bell()
-        self.readings = Readings(
-            self.places.state / "readings.db", signals.keep_days, self.settings.evacuation.window_days
-        )
+        rules = RulePlaces(self.places.shipped, self.places.local)
+        self.judgement = Judgement(rules, signals, self.places.state, self.flags)
+        self.ledger = Ledger(self.places.state / "ledger.json")
         self.deliverer = Deliverer(Outbox(self.places.state / "outbox.db"), self.settings.alerts)
         self.monitor = SignalMonitor(
             readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
         )
         self.jobs = Jobs()
         self.engine: Engine | None = None
-        self.assessment: Assessment = evaluate(self.policy, self.readings.history(), time.time())
-        self._verdict_at = time.monotonic()
         self.sentence = "starting"
         self._peering: Peering | None = None
         self.evacuations = Evacuations(
             self.jobs, self.settings.evacuation, self.settings.migrator, self.places.state, self.deliverer.send
         )
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
-        self._judged: tuple[Policy, int] | None = None
-        self._judged_at = 0.0
         self.stopping = threading.Event()
         self.reloading = threading.Event()
+
+    @property
+    def assessment(self) -> Assessment:
+        """Return the newest judgement of this host."""
+        return self.judgement.assessment
+
+    @property
+    def policy(self) -> Policy:
+        """Return the rules in force."""
+        return self.judgement.policy
+
+    @property
+    def readings(self) -> Readings:
+        """Return what the hardware told."""
+        return self.judgement.readings
 
     def start(self) -> None:
         """Start all parts and take up what an earlier daemon left; returns when the host is ready."""
@@ -130,12 +139,13 @@ class Daemon:
         if self._peering is not None:
             self._peering.stop()
         self.deliverer.stop()
+        self.readings.close()
 
     def tick(self) -> None:
         """Read, evaluate, act, say one sentence."""
         self._join_cluster()
         before = self.flags.flags
-        self._assess()
+        self.judgement.assess()
         circumstances = Circumstances(
             automatic=self.settings.evacuation.automatic,
             paused=before.paused,
@@ -152,6 +162,8 @@ class Daemon:
             self.flags.change(state=decision.state)
         for action in decision.actions:
             self._act(action)
+        told = Action.ALERT in decision.actions
+        self.judgement.tell_fired(self.host, self.deliverer.send, verdict_told=told)
         self._tell_blindness()
         if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
             self._evacuate_again()
@@ -173,7 +185,7 @@ class Daemon:
         if flags.storm or survey is None or self.assessment.verdict is not Verdict.FAILING:
             return flags.storm
         known = 1 + len(survey.healths) + len(survey.silent)
-        own_s, calm_s = time.monotonic() - self._verdict_at, time.time() - flags.storm_reset_at
+        own_s, calm_s = time.monotonic() - self.judgement.verdict_at, time.time() - flags.storm_reset_at
         reason = storm(own_s, survey.healths, known, self.settings.evacuation.storm_limits, calm_s)
         if reason:
             self.flags.change(storm=reason)
@@ -186,23 +198,17 @@ class Daemon:
         self.readings.take(readings)
         self.bell.ring()
 
-    def _assess(self) -> None:
-        """Judge anew, when there is something new to judge or some time has passed."""
-        judged = (self.policy, self.readings.version)
-        if judged == self._judged and time.monotonic() - self._judged_at < JUDGED_ANEW_S:
-            return
-        self._judged, self._judged_at = judged, time.monotonic()
-        verdict = self.assessment.verdict
-        self.assessment = evaluate(self.policy, self.readings.history(), time.time())
-        if self.assessment.verdict is not verdict:
-            self._verdict_at = time.monotonic()
-
     def evacuate(self, order: Order) -> Job:
         """Begin to empty this host, or return the evacuation under way; it takes no containers from then on."""
         engine = self.moving()
         if order.cause is not Cause.DRILL:
             self.flags.change(cordoned=True)  # until an admin says otherwise
-        return self.evacuations.begin(self.host, engine, order)
+        job = self.evacuations.begin(self.host, engine, order)
+        if order.cause is Cause.VERDICT and not order.again:
+            acting = self.assessment.acting
+            rules = [state.rule.id for state in acting]
+            self.ledger.began(job.id, rules, [state.device.name for state in acting])
+        return job
 
     def cancel(self) -> Job:
         """Stop the evacuation under way; what is not committed goes back.
@@ -223,7 +229,7 @@ class Daemon:
         lead = self.assessment.lead
         if self.assessment.verdict is not Verdict.FAILING or lead is None:
             return None
-        return max(0.0, LEAD_S[lead] - (time.monotonic() - self._verdict_at))
+        return max(0.0, LEAD_S[lead] - (time.monotonic() - self.judgement.verdict_at))
 
     def _evacuate_again(self) -> None:
         """A failing host that is not empty looks now and then whether somebody can take the rest by now."""
@@ -257,16 +263,15 @@ class Daemon:
             )
         return self.engine
 
-    def reload(self) -> None:
-        """Read the policies anew; a bad one changes nothing and is told."""
-        try:
-            self.policy = load_policy(self.places.shipped, self.places.local)
-            _log.info("policies reloaded: %d rules", len(self.policy.rules))
-        except FileError as error:
-            text = f"the new policies are not used, the last good ones stay in force: {error.message}"
+    def reload(self) -> str:
+        """Read the policies anew; a bad one changes nothing, is told, and the reason is returned."""
+        reason = self.judgement.reload()
+        if reason:
+            text = f"the new policies are not used, the last good ones stay in force: {reason}"
             self.deliverer.send(
                 Event(host=self.host, severity=Severity.WARNING, kind=Kind.POLICY_REJECTED, text=text)
             )
+        return reason
 
     def _act(self, action: Action) -> None:
         if action is Action.ALERT:
@@ -277,22 +282,13 @@ class Daemon:
             self.evacuations.stop()
 
     def _tell_verdict(self) -> None:
-        severities = {
-            Verdict.HEALTHY: Severity.INFO,
-            Verdict.SUSPECT: Severity.WARNING,
-            Verdict.FAILING: Severity.CRITICAL,
-        }
-        signals = tuple(
-            SignalValue(signal=state.rule.signal, device=state.device.name, value=state.value, rule=state.rule.id)
-            for state in self.assessment.fired
-        )
         self.deliverer.send(
             Event(
                 host=self.host,
-                severity=severities[self.assessment.verdict],
+                severity=SEVERITIES[self.assessment.verdict],
                 kind=Kind.VERDICT,
                 text=f"{self.host} is {self.sentence}",
-                signals=signals,
+                signals=tuple(map(signal_value, self.assessment.fired)),
             )
         )
 
@@ -331,7 +327,7 @@ class Daemon:
         flags = self.flags.flags
         return Health(
             verdict=self.assessment.verdict,
-            since_s=time.monotonic() - self._verdict_at,
+            since_s=time.monotonic() - self.judgement.verdict_at,
             cordoned=flags.cordoned,
             evacuating=self.evacuations.running,
             nearness=nearness(self.assessment),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from migrator.model import Value
 from migrator.peers.authority import write_secret
+from watchdog.policy.quiet import Silence
 from watchdog.state import HostState
 
 
@@ -22,6 +23,8 @@ class Flags(Value):
     storm: str = ""  # why nothing is moved on signals alone; only an admin ends it
     storm_reset_at: float = 0.0  # Unix seconds; what turned bad before does not count
     blind: tuple[str, ...] = ()  # what cannot be read, as admins were told
+    told: tuple[str, ...] = ()  # rules that have fired, each with its device, as admins were told
+    silences: tuple[Silence, ...] = ()
 
 
 class FlagFile:

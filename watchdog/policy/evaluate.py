@@ -6,48 +6,51 @@ after a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from migrator.health import Lead, Verdict
-from watchdog.policy.model import Mode, Policy, Rule
-from watchdog.signals.model import Device, Reading
+from watchdog.policy.hysteresis import Course, course, together
+from watchdog.policy.measure import Past, age_s, is_met, limit_of, measure, spans
+from watchdog.policy.model import Affects, Condition, Mode, Policy, Rule
+from watchdog.policy.quiet import Quiet, softened
+from watchdog.policy.words import sentence, why_not
+from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.series import ReadingHistory, Series
 
-SeriesKey = tuple[str, str]  # signal, device identity
-
-
-@dataclass(frozen=True)
-class ReadingHistory:
-    """The readings of the past, oldest first, of each signal of each device."""
-
-    series: Mapping[SeriesKey, tuple[Reading, ...]]
-
-    @classmethod
-    def of(cls, readings: Sequence[Reading]) -> ReadingHistory:
-        """Sort readings into series by time."""
-        series: dict[SeriesKey, list[Reading]] = {}
-        for reading in sorted(readings, key=lambda reading: reading.at):
-            series.setdefault((reading.signal, reading.device.identity), []).append(reading)
-        return cls({key: tuple(found) for key, found in series.items()})
-
-    def latest(self) -> tuple[Reading, ...]:
-        """Return the newest reading of each series."""
-        return tuple(found[-1] for found in self.series.values() if found)
+HOST = Device(DeviceKind.HOST, "host", "this host")
 
 
 @dataclass(frozen=True)
 class RuleState:
-    """How one rule stands on one device: for `explain`."""
+    """How one rule stands on one device: for `explain`.
+
+    `value` is what is compared with `limit`; `holds` says that the condition is met now, `fired` that it has
+    been for long enough (and on enough devices), `why_not` why it has not fired. `mode` is the rule's own unless
+    a window or a silence (`quiet`) lowers it.
+    """
 
     rule: Rule
     device: Device
-    value: float | None  # what is compared: the value, or its growth
+    value: float | None
     limit: float
-    holds: bool  # now
-    fired: bool  # long enough
-    since: float | None  # Unix seconds
+    course: Course
+    fired: bool
+    mode: Mode
     sentence: str
+    why_not: str = ""
+    quiet: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Say whether the condition is met now."""
+        return self.course.since is not None
+
+    @property
+    def since(self) -> float | None:
+        """Return since when the condition is met, in Unix seconds."""
+        return self.course.since
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Assessment:
     lead: Lead | None
     states: tuple[RuleState, ...]
     blind: tuple[Reading, ...]  # what could not be read: never the same as healthy
+    quiets: tuple[Quiet, ...] = ()
 
     @property
     def fired(self) -> tuple[RuleState, ...]:
@@ -66,98 +70,166 @@ class Assessment:
         return tuple(sorted(found, key=lambda state: -state.rule.verdict.severity))
 
     @property
+    def acting(self) -> tuple[RuleState, ...]:
+        """Return what the verdict rests on, the gravest first."""
+        return tuple(state for state in self.fired if state.mode is Mode.ACT)
+
+    @property
+    def affected(self) -> tuple[Device, ...]:
+        """Return the devices whose loss is all that is expected; empty when it is the whole host, or nothing."""
+        worst = [state for state in self.acting if state.rule.verdict is self.verdict]
+        if any(state.rule.affects is Affects.HOST for state in worst):
+            return ()
+        return tuple({state.device.identity: state.device for state in worst}.values())
+
+    @property
     def reason(self) -> str:
         """Say in one sentence why the verdict is what it is."""
-        acting = [state for state in self.fired if state.rule.mode is Mode.ACT]
-        if acting:
-            return acting[0].sentence
+        if self.acting:
+            return self.acting[0].sentence
         if self.blind:
             return f"no rule fired, but {len(self.blind)} signals cannot be read"
         return "no rule fired"
 
 
-def evaluate(policy: Policy, history: ReadingHistory, now: float) -> Assessment:
+def evaluate(policy: Policy, history: ReadingHistory, now: float, quiets: Sequence[Quiet] = ()) -> Assessment:
     """Judge the host by its readings up to `now` (Unix seconds)."""
-    states = tuple(
-        _state(rule, readings, now)
-        for rule in policy.rules
-        for (signal, _), readings in history.series.items()
-        if signal == rule.signal and readings and _concerns(rule, readings[-1].device)
-    )
-    acting = [state for state in states if state.fired and state.rule.mode is Mode.ACT]
+    by_signal = sorted_by_signal(history)
+    states = tuple(state for rule in policy.rules for state in states_of(rule, by_signal, now, quiets))
+    acting = [state for state in states if state.fired and state.mode is Mode.ACT]
     worst = max((state.rule.verdict for state in acting), key=lambda verdict: verdict.severity, default=None)
     leads = [state.rule.lead for state in acting if state.rule.verdict is worst]
     return Assessment(
         verdict=worst or Verdict.HEALTHY,
         lead=max(leads, key=list(Lead).index, default=None),
         states=states,
-        blind=tuple(reading for reading in history.latest() if not reading.readable),
+        blind=tuple(
+            reading
+            for reading in history.latest()
+            if not reading.readable and not any(quiet.either and quiet.covers(reading.device) for quiet in quiets)
+        ),
+        quiets=tuple(quiets),
     )
 
 
-def _concerns(rule: Rule, device: Device) -> bool:
-    return all(device.about.get(name) == wanted for name, wanted in rule.where.items())
+BySignal = Mapping[str, Sequence[Series]]
 
 
-def _state(rule: Rule, readings: Sequence[Reading], now: float) -> RuleState:
-    known = [reading for reading in readings if reading.readable and reading.at <= now]
-    holding = _holding(rule, known)
-    span = holding[-1].at - holding[0].at if holding else 0.0
-    fired = len(holding) >= rule.readings and span >= rule.over
-    value = _compared(rule, known, len(known) - 1) if known else None
-    device = readings[-1].device
+def sorted_by_signal(history: ReadingHistory) -> BySignal:
+    """Return the series of each signal."""
+    found: dict[str, list[Series]] = {}
+    for series in history.series.values():
+        if series.runs:
+            found.setdefault(series.signal, []).append(series)
+    return found
+
+
+def states_of(rule: Rule, by_signal: BySignal, now: float, quiets: Sequence[Quiet] = ()) -> Iterator[RuleState]:
+    """Return how a rule stands on each device that has what it looks at."""
+    found = [_state(rule, device, series, now) for device, series in concerned(rule, by_signal)]
+    wanted = len(found) if rule.devices == "all" else int(rule.devices)
+    fired = sum(state.course.fired for state in found)
+    for state in found:
+        enough = state.course.fired and fired >= wanted
+        hushed = [quiet for quiet in quiets if quiet.is_for(rule.id, state.device)]
+        yield replace(
+            state,
+            fired=enough,
+            mode=softened(rule.mode, hushed),
+            quiet="; ".join(quiet.why for quiet in hushed),
+            why_not="" if enough else why_not(rule, state.course, state.value, (fired, wanted)),
+        )
+
+
+Concerned = tuple[Device, tuple[tuple[Series, ...], ...]]
+"""A device, and the series that each of the conditions looks at: one, or with `on = "host"` any number."""
+
+
+def concerned(rule: Rule, by_signal: BySignal) -> Iterator[Concerned]:
+    """Return each device a rule is about, with the series of its conditions."""
+    looked_at = [
+        [series for series in by_signal.get(item.signal, ()) if is_for(item, series.device)]
+        for item in rule.conditions
+    ]
+    if rule.on == "host":
+        if any(looked_at):
+            yield HOST, tuple(map(tuple, looked_at))
+        return
+    devices = {series.device.identity: series.device for found in looked_at for series in found}
+    for identity, device in devices.items():
+        yield device, tuple(tuple(s for s in found if s.device.identity == identity) for found in looked_at)
+
+
+def is_for(condition: Condition, device: Device) -> bool:
+    """Say whether a condition's `where` lets a device through."""
+    about = {"name": device.name, "identity": device.identity, **device.about}
+    return all(
+        any(fnmatchcase(about.get(name, ""), pattern) for pattern in patterns)
+        for name, patterns in condition.where.items()
+    )
+
+
+def _state(rule: Rule, device: Device, looked_at: Sequence[Sequence[Series]], now: float) -> RuleState:
+    walked = course_of(rule, looked_at, now)
+    if len(rule.conditions) > 1 or rule.on == "host":
+        value: float | None = float(
+            sum(
+                any(_holds(item, one, now) for one in found)
+                for item, found in zip(rule.conditions, looked_at, strict=True)
+            )
+        )
+        limit = float(rule.wanted)
+        about = _held(rule, looked_at, now)
+    else:
+        value, limit = _value(rule.conditions[0], looked_at[0][0], now), limit_of(rule.conditions[0])
+        about = [(rule.conditions[0], looked_at[0][0].device, value)]
     return RuleState(
         rule=rule,
         device=device,
         value=value,
-        limit=_limit(rule),
-        holds=bool(holding),
-        fired=fired,
-        since=holding[0].at if holding else None,
-        sentence=_sentence(rule, device, value),
+        limit=limit,
+        course=walked,
+        fired=walked.fired,
+        mode=rule.mode,
+        sentence=sentence(rule, device, about),
     )
 
 
-def _holding(rule: Rule, known: Sequence[Reading]) -> list[Reading]:
-    """Return the unbroken run of readings, up to the newest, in which the condition holds."""
-    run: list[Reading] = []
-    for index in range(len(known) - 1, -1, -1):
-        value = _compared(rule, known, index)
-        if value is None or not _met(rule, value):
-            break
-        run.append(known[index])
-    return run[::-1]
+def course_of(rule: Rule, looked_at: Sequence[Sequence[Series]], now: float) -> Course:
+    """Return how a rule went on one device."""
+    if not rule.when:
+        return course(rule, spans(rule, looked_at[0][0], now, rule.clear_at))
+    conditions = [
+        together([spans(item, series, now) for series in found], 1)
+        for item, found in zip(rule.conditions, looked_at, strict=True)
+    ]
+    return course(rule, together(conditions, rule.wanted))
 
 
-def _compared(rule: Rule, known: Sequence[Reading], index: int) -> float | None:
-    """Return what the condition looks at: the value of a reading, or the growth up to it."""
-    value = known[index].value
-    if rule.grows_by is None or rule.within is None or value is None:
-        return value
-    since = known[index].at - rule.within
-    window = [reading.value for reading in known[: index + 1] if reading.at >= since and reading.value is not None]
-    # A fall is a reset (driver reloaded, counters cleared), never a negative growth.
-    return sum(max(0.0, after - before) for before, after in pairwise(window))
+def _value(condition: Condition, series: Series, now: float) -> float | None:
+    """Return what a condition compares now; None when it cannot be said."""
+    if condition.blind_for is not None:
+        return age_s(series, now)
+    past = Past(series)
+    return measure(condition, past, len(past.runs) - 1, past.runs[-1].until) if past.runs else None
 
 
-def _met(rule: Rule, value: float) -> bool:
-    if rule.is_set is not None:
-        return bool(value) == rule.is_set
-    if rule.at_most is not None:
-        return value <= rule.at_most
-    return value >= _limit(rule)
+def _holds(condition: Condition, series: Series, now: float) -> bool:
+    return is_met(condition, _value(condition, series, now))
 
 
-def _limit(rule: Rule) -> float:
-    for limit in (rule.at_least, rule.at_most, rule.grows_by):
-        if limit is not None:
-            return limit
-    return 1.0
+def _held(
+    rule: Rule, looked_at: Sequence[Sequence[Series]], now: float
+) -> list[tuple[Condition, Device, float | None]]:
+    """Return the conditions that hold, where, and what each compares."""
+    return [
+        (item, series.device, _value(item, series, now))
+        for item, found in zip(rule.conditions, looked_at, strict=True)
+        for series in found
+        if _holds(item, series, now)
+    ]
 
 
-def _sentence(rule: Rule, device: Device, value: float | None) -> str:
-    what = f"{device.name}: {rule.why}"
-    if rule.is_set is not None or value is None:
-        return f"{what} [{rule.id}]"
-    word = "grew by" if rule.grows_by is not None else "is"
-    return f"{what} ({rule.signal} {word} {value:g}, limit {_limit(rule):g}) [{rule.id}]"
+def worst_of(states: Iterable[RuleState]) -> Verdict:
+    """Return the gravest verdict of rules that have fired, whatever their mode."""
+    return max((s.rule.verdict for s in states if s.fired), key=lambda v: v.severity, default=Verdict.HEALTHY)

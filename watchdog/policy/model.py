@@ -1,4 +1,4 @@
-"""The shape of a policy file: rules on signals, each with its reason.
+"""The shape of a policy file: rules on signals, each with its reason, and maintenance windows.
 
 [[rule]]
 id = "disk-health-failed"
@@ -12,28 +12,22 @@ why = "the drive itself says that it is failing"
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from migrator.health import Lead, Verdict
 from migrator.model import Value
+from watchdog.policy.check import contradictions
+from watchdog.policy.quantity import Duration, amount
 from watchdog.signals.catalog import CATALOG
-from watchdog.signals.model import SignalKind
-from watchdog.toml_files import nearest
+from watchdog.toml_files import Location, nearest
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def duration_s(text: object) -> float:
-    """Read `30s`, `10m`, `24h` or `7d` as seconds."""
-    if isinstance(text, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())):
-        return float(found.group(1)) * UNITS_S[found.group(2)]
-    raise ValueError("a duration is a number with s, m, h or d behind it, in quotes: '30s', '10m', '24h', '7d'")
-
-
-Duration = Annotated[float, BeforeValidator(duration_s)]
+CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Mode(StrEnum):
@@ -44,60 +38,207 @@ class Mode(StrEnum):
     RECORD = "record"
 
 
-class Rule(Value):
-    """One rule. Exactly one condition: `is_set`, `at_least`, `at_most` or `grows_by` with `within`."""
+class Affects(StrEnum):
+    """What is lost with the device that a rule is about."""
 
-    id: str = Field(pattern=r"^[a-z0-9-]+$", description="unique name of the rule, as alerts show it")
-    signal: str = Field(description="a signal; see: lifeboat signals --catalog")
-    where: dict[str, str] = Field(
-        default_factory=dict, description="only devices with these properties, as: { type = 'hdd' }"
+    HOST = "host"
+    STORAGE = "storage"
+
+
+class Change(StrEnum):
+    """A change of state."""
+
+    ANY = "any"
+    UP = "up"
+    DOWN = "down"
+
+
+def _one_or_more(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError("is neither a text nor a list of texts")
+
+
+def _whole_or(*words: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if (isinstance(value, int) and not isinstance(value, bool)) or value in words:
+            return value
+        raise ValueError(f"allowed: a whole number, {', '.join(map(repr, words))}")
+
+    return BeforeValidator(check)
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+
+
+class Condition(Value):
+    """What is looked at, and when it holds: exactly one of `check.CONDITIONS`."""
+
+    signal: str = Field(default="", description="a signal; see: lifeboat signals --catalog")
+    where: dict[str, Words] = Field(
+        default_factory=dict,
+        description="only devices with these properties, `*` allowed, as: { type = 'hdd' } or "
+        "{ name = ['/dev/sda', '/dev/sdb'] }",
     )
-    is_set: bool | None = Field(default=None, description="the flag is set")
+    is_set: bool | None = Field(default=None, strict=True, description="true: the flag is set; false: it is not")
     at_least: float | None = Field(default=None, description="the value is this or more")
     at_most: float | None = Field(default=None, description="the value is this or less")
-    grows_by: float | None = Field(default=None, gt=0, description="it grew by this or more within `within`")
-    within: Duration | None = Field(default=None, description="the window for `grows_by`, as '24h'")
-    readings: int = Field(default=1, ge=1, le=1000, description="it must hold in so many successive readings")
-    over: Duration = Field(default=0.0, description="and these must span at least this time, as '10m'")
+    grows_by: float | None = Field(
+        default=None,
+        gt=0,
+        description="it grew by this or more within `within`: a counter's increases together, where a fall is a "
+        "reset and none; what goes up and down, from its least value in the window",
+    )
+    rate_at_least: float | None = Field(
+        default=None, gt=0, description="it grows by this or more every `per`, on average over `within`"
+    )
+    per: Duration | None = Field(default=None, description="the unit of time of `rate_at_least`, as '1m'")
+    will_reach: float | None = Field(
+        default=None,
+        description="going on as it went within `within`, it reaches this limit not later than `ahead` (by "
+        "the median of all slopes, so single readings do not matter)",
+    )
+    ahead: Duration | None = Field(default=None, description="how far `will_reach` looks ahead, as '90d'")
+    changes: Change | None = Field(default=None, description="it changed so within `within`")
+    blind_for: Duration | None = Field(default=None, description="it could not be read for at least this time")
+    within: Duration | None = Field(
+        default=None,
+        description="the window for `grows_by`, `rate_at_least`, `will_reach` and `changes`, as '24h'. Growth over "
+        "a gap in the readings counts with the share of the gap that lies in the window",
+    )
+
+    @field_validator("signal")
+    @classmethod
+    def _known(cls, signal: str) -> str:
+        if signal and signal not in CATALOG:
+            raise ValueError(f"{signal!r} is no signal{nearest(signal, list(CATALOG))}")
+        return signal
+
+    @field_validator("at_least", "at_most", "grows_by", "rate_at_least", "will_reach", mode="before")
+    @classmethod
+    def _in_unit(cls, value: object, info: ValidationInfo) -> object:
+        signal = CATALOG.get(info.data.get("signal", ""))
+        return amount(value, signal.unit if signal else "")
+
+
+class Rule(Condition):
+    """One rule: one condition of its own, or several in `[[rule.when]]`."""
+
+    id: str = Field(pattern=r"^[a-z0-9-]{1,64}$", description="unique name of the rule, as alerts show it")
+    when: tuple[Condition, ...] = Field(
+        default=(), max_length=20, description="several conditions instead of one: tables [[rule.when]]"
+    )
+    needs: Annotated[int | str, _whole_or("all", "any")] = Field(
+        default="all", description="how many of the `when` must hold: 'all', 'any' or a number"
+    )
+    on: Literal["device", "host"] = Field(
+        default="device", description="whether those must hold on the same device or anywhere on the host"
+    )
+    devices: Annotated[int | str, _whole_or("all")] = Field(
+        default=1, description="the rule fires when it holds on at least so many devices at once, or on 'all'"
+    )
+    readings: int = Field(
+        default=1, ge=1, le=1000, strict=True, description="it must hold in so many successive readings"
+    )
+    lasting: Duration = Field(default=0.0, alias="for", description="and without a break for this time, as '10m'")
+    clear_readings: int = Field(
+        default=1, ge=1, le=1000, strict=True, description="once fired, it clears after so many readings"
+    )
+    clear_for: Duration = Field(default=0.0, description="and not before it has not held for this time, as '1h'")
+    clear_at: float | None = Field(
+        default=None,
+        description="once fired, it holds until the value is below this (for at_most: above), as at_least = 60, "
+        "clear_at = 55",
+    )
     verdict: Verdict = Field(description="what the host is then: suspect or failing")
     lead: Lead = Field(default=Lead.DAYS, description="how long such a host usually lasts")
+    affects: Affects = Field(
+        default=Affects.HOST,
+        description="what is lost with the device: the host, or only containers whose storage lies on it",
+    )
     mode: Mode = Field(default=Mode.ACT, description="act, alert only, or record only")
-    why: str = Field(description="the sentence an admin reads in the alert")
+    why: str = Field(min_length=1, description="the sentence an admin reads in the alert")
     source: str = Field(default="", description="where the threshold comes from")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        known = CATALOG.get(self.signal)
-        if known is None:
-            raise ValueError(f"{self.signal!r} is no signal{nearest(self.signal, list(CATALOG))}")
-        conditions = {
-            "is_set": self.is_set,
-            "at_least": self.at_least,
-            "at_most": self.at_most,
-            "grows_by": self.grows_by,
-        }
-        given = [name for name, value in conditions.items() if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(conditions)}; has {', '.join(given) or 'none'}")
-        if (self.is_set is not None) != (known.kind is SignalKind.FLAG):
-            wanted = "is_set" if known.kind is SignalKind.FLAG else "at_least, at_most or grows_by"
-            raise ValueError(f"{self.signal} is a {known.kind} in {known.unit}: use {wanted}")
-        if (self.grows_by is None) != (self.within is None):
-            raise ValueError("grows_by and within belong together")
-        if self.verdict is Verdict.HEALTHY:
+    @field_validator("verdict")
+    @classmethod
+    def _not_healthy(cls, verdict: Verdict) -> Verdict:
+        if verdict is Verdict.HEALTHY:
             raise ValueError("a rule cannot make a host healthy; verdict is suspect or failing")
-        if self.over and self.readings < 2:
-            raise ValueError(f"over = {self.over:g} s needs readings = 2 or more: one reading spans no time")
-        return self
+        return verdict
+
+    @field_validator("clear_at", mode="before")
+    @classmethod
+    def _clear_in_unit(cls, value: object, info: ValidationInfo) -> object:
+        signal = CATALOG.get(info.data.get("signal", ""))
+        return amount(value, signal.unit if signal else "")
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return the conditions, however they were written."""
+        return self.when or (self,)
+
+    @property
+    def wanted(self) -> int:
+        """Return how many of the conditions must hold."""
+        if self.needs == "any":
+            return 1
+        return self.needs if isinstance(self.needs, int) else len(self.conditions)
+
+    @property
+    def look_back_s(self) -> float:
+        """Return how much of the past the rule looks at, in seconds."""
+        spans = (max(item.within or 0.0, item.blind_for or 0.0) for item in self.conditions)
+        return max(spans) + self.lasting + self.clear_for
+
+
+class Window(Value):
+    """A maintenance window, in local time: what fires meanwhile does less."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,64}$", description="unique name of the window")
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="days on which it begins")
+    start: str = Field(pattern=CLOCK.pattern + "$", description="when it begins, local time, as '02:00'")
+    end: str = Field(pattern=CLOCK.pattern + "$", description="when it ends; earlier than `start`: the next day")
+    rules: tuple[str, ...] = Field(default=("*",), description="rules it is for, `*` allowed")
+    devices: tuple[str, ...] = Field(default=("*",), description="names of devices it is for, `*` allowed")
+    mode: Literal[Mode.ALERT, Mode.RECORD] = Field(
+        default=Mode.RECORD, description="what these rules may cause at most meanwhile"
+    )
+    why: str = Field(min_length=1, description="the reason, as status shows it")
 
 
 class PolicyFile(Value):
     """One file."""
 
     rule: tuple[Rule, ...] = Field(default=(), description="the rules")
+    window: tuple[Window, ...] = Field(default=(), description="maintenance windows")
+
+    @classmethod
+    def cross_check(cls, data: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+        """Return what is wrong with keys together, whatever each of them holds."""
+        rules = data.get("rule")
+        for number, rule in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(rule, Mapping):
+                for location, message in contradictions(rule):
+                    yield ("rule", number, *location), message
 
 
 class Policy(Value):
-    """All rules in force, of all files."""
+    """All rules and windows in force, of all files."""
 
     rules: tuple[Rule, ...]
+    windows: tuple[Window, ...] = ()
+
+    def look_back(self, most_s: float) -> dict[str, float]:
+        """Return how much of the past of each signal the rules look at, in seconds, and `most_s` at most.
+
+        A rule with `clear_at` may have fired long ago and hold still. A day is added for what was read seldom.
+        """
+        found: dict[str, float] = {}
+        for rule in self.rules:
+            wanted = most_s if rule.clear_at is not None else rule.look_back_s + 86400.0
+            for condition in rule.conditions:
+                found[condition.signal] = min(max(wanted, found.get(condition.signal, 0.0)), most_s)
+        return found

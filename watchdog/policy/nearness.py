@@ -16,6 +16,6 @@ def _share(state: RuleState) -> float:
         return 1.0
     if state.value is None or state.value <= 0:
         return 0.0  # a flag that is not set, a counter that did not grow, or nothing readable
-    if state.rule.at_most is not None:
+    if state.rule.at_most is not None or state.rule.will_reach is not None:
         return max(0.0, min(1.0, state.limit / state.value))
     return max(0.0, min(1.0, state.value / state.limit)) if state.limit > 0 else 1.0

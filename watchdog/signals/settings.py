@@ -71,4 +71,7 @@ class SignalSettings(Value):
             "a sensor with nothing connected"
         ),
     )
-    keep_days: float = Field(default=90, gt=0, description="how long readings are kept")
+    keep_days: float = Field(default=90, gt=0, description="how long readings are kept; no rule looks further back")
+    keep_mb: float = Field(
+        default=200, ge=1, description="space for readings on disk; beyond it the oldest are forgotten"
+    )

@@ -1,0 +1,162 @@
+"""What an admin does with rules while the daemon runs: silences, reloads, the outcome of evacuations."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pure.test_daemon import DISK, RULE, FakeEngine, House, command, served
+from watchdog.alerts.model import Kind
+from watchdog.cli import client
+from watchdog.cli.main import main
+from watchdog.signals.model import Reading
+from watchdog.state import HostState
+
+__all__ = ["served"]
+
+ALERTING = """
+[[rule]]
+id = "disk-cable"
+signal = "smart.crc_errors"
+at_least = 10
+mode = "alert"
+verdict = "suspect"
+why = "check the cable"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _answered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "served" in request.fixturenames:
+        house: House = request.getfixturevalue("served")
+        real = client.ask
+        monkeypatch.setattr(
+            "watchdog.cli.quiet.ask", lambda *words: real(*words, socket_path=house.directory / "admin.sock")
+        )
+
+
+def read_crc(house: House, value: float) -> None:
+    """Let the disk count damaged transfers."""
+    house.daemon.readings.take([Reading("smart.crc_errors", DISK, time.time(), value)])
+
+
+def test_a_rule_that_only_alerts_is_told_once_and_when_it_clears(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"))
+    (tmp_path / "local/rules.toml").write_text(RULE + ALERTING)
+    assert house.daemon.reload() == ""
+    read_crc(house, 20.0)
+    assert house.tick(3) is HostState.HEALTHY
+    assert house.kinds() == [Kind.RULE]
+    assert house.alerts()[0].text == f"{house.daemon.host}: /dev/sda: check the cable " + (
+        "(smart.crc_errors is 20, limit 10) [disk-cable]"
+    )
+    house.start()
+    house.tick()
+    assert house.kinds() == [Kind.RULE], "a restart repeats nothing"
+    read_crc(house, 0.0)
+    house.tick(2)
+    assert house.kinds() == [Kind.RULE, Kind.RULE_CLEARED]
+
+
+def test_a_second_rule_is_told_though_the_verdict_stays(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"), automatic=False)
+    (tmp_path / "local/rules.toml").write_text(RULE + ALERTING.replace('mode = "alert"', ""))
+    house.daemon.reload()
+    house.read(1.0)
+    house.tick(2)
+    read_crc(house, 20.0)
+    house.tick(2)
+    assert house.kinds() == [Kind.VERDICT, Kind.RULE]
+
+
+def test_a_silence_keeps_the_host_from_acting_until_it_ends(
+    served: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.read(1.0)
+    status, found = command(capsys, "silence", "/dev/sda", "--for", "2h", "--why", "it is being replaced")
+    assert (status, found["what"]) == (0, "/dev/sda")
+    assert served.tick(3) is HostState.HEALTHY
+    assert served.alerts() == []
+    assert served.engine is not None
+    assert served.engine.moved == []
+    found = command(capsys, "status")[1]
+    assert found["silences"][0]["why"] == "it is being replaced"
+    assert "silenced: it is being replaced" in found["fired"][0]
+    assert main(["status"]) == 0
+    assert "/dev/sda silenced for another 120 min: it is being replaced" in capsys.readouterr().out
+    again = served.start()
+    assert [item.what for item in again.judgement.silences()] == ["/dev/sda"]
+    again.judgement.unsilence("/dev/sda")
+    assert served.tick(2) is not HostState.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["silence", "disk-helth-failed", "--for", "2h", "--why", "x"], "did you mean 'disk-health-failed'"),
+        (["unsilence", "disk-health-failed"], "is not silenced"),
+        (["forget", "/dev/sdz"], "did you mean '/dev/sda'"),
+        (["verdict", "nosuch", "confirmed"], "there was no evacuation 'nosuch'"),
+        (["verdict", "nosuch"], "say confirmed, false-alarm or missed"),
+    ],
+)
+def test_what_there_is_not_is_an_error(
+    served: House, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
+) -> None:
+    served.read(0.0)
+    assert main(argv) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_replaced_disk_is_forgotten(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    served.read(1.0)
+    served.tick()
+    assert command(capsys, "forget", "/dev/sda")[1]["identity"] == "disk:1"
+    served.tick(2)
+    assert command(capsys, "policy", "explain")[1] == []
+    assert served.start().readings.history().series == {}
+
+
+def test_reload_says_whether_the_policies_are_good(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, "policy", "reload") == (0, {"rules": 1})
+    (served.directory / "local/rules.toml").write_text("[[rule]]\nid = 'x'")
+    assert main(["policy", "reload"]) == 2
+    assert "the last good policies stay in force" in capsys.readouterr().err
+    assert main(["status"]) == 0
+    assert "the policies on disk are NOT in force" in capsys.readouterr().out
+
+
+def test_explain_says_why_a_rule_has_not_fired(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    (served.directory / "local/rules.toml").write_text(RULE + ALERTING)
+    served.daemon.reload()
+    served.read(0.0)
+    read_crc(served, 4.0)
+    served.tick()
+    (found,) = command(capsys, "policy", "explain", "disk-cable")[1]
+    assert (found["value"], found["limit"], found["distance"]) == (4.0, 10.0, 6.0)
+    assert found["why_not"] == "is 4, limit 10"
+    assert main(["policy", "explain"]) == 0
+    assert "is not set" in capsys.readouterr().out
+
+
+def test_rules_are_scored_by_what_evacuations_really_were_for(
+    served: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.read(1.0)
+    served.tick(2)
+    (case,) = command(capsys, "verdict")[1]
+    assert (case["rules"], case["devices"], case["truth"]) == (["disk-health-failed"], ["/dev/sda"], None)
+    assert command(capsys, "policy", "score")[1][0]["precision"] is None
+    assert command(capsys, "verdict", case["id"], "confirmed", "--note", "it died a day later")[0] == 0
+    assert command(capsys, "verdict", "/dev/sdc", "missed")[0] == 0
+    everything, one = command(capsys, "policy", "score")[1]
+    assert (everything["precision"], everything["recall"]) == (1.0, 0.5)
+    assert one["rule"] == "disk-health-failed"
+    command(capsys, "verdict", case["id"], "false-alarm")
+    assert command(capsys, "policy", "score")[1][0]["precision"] == 0.0
+    assert len(served.start().ledger.cases) == 2
+    for verb in (["verdict"], ["policy", "score"]):
+        assert main(verb) == 0
+        assert capsys.readouterr().out
