@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.facts import own_version
 from migrator.model import Method, Value
+from migrator.quiet_server import QuietServer
 from watchdog.admin_policy import add_policy, policy_status
 from watchdog.daemon.order import Cause, Order
 
@@ -130,7 +131,7 @@ class AdminServer:
         path.unlink(missing_ok=True)
         self._path = path
         config = uvicorn.Config(build_admin(daemon), uds=str(path), log_level="warning", access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         self._thread = threading.Thread(target=self._server.run, name="admin-api", daemon=True)
 
     def start(self) -> None:

@@ -177,25 +177,26 @@ def _of_chip(chip: Path, name: str, identity: str) -> Iterator[Channel]:
         files = sorted(path.name for path in chip.iterdir())
     except OSError:
         return
+    names = frozenset(files)
     channels_found = dict.fromkeys(match.groups()[:2] for match in map(CHANNEL.match, files) if match)
     for kind, number in channels_found:
         prefix = f"{kind}{number}"
-        label = read_text(chip / f"{prefix}_label")
+        label = read_text(chip / f"{prefix}_label") if f"{prefix}_label" in names else ""
         device = Device(
             DeviceKind.SENSOR,
             f"hwmon:{identity}:{prefix}",
             f"{name} {label or prefix}",
             {"chip": name, "channel": prefix},
         )
-        values, error = _numbers(chip, prefix)
+        values, error = _numbers(chip, [part for part in FILES if f"{prefix}_{part}" in names], prefix)
         yield Channel(kind, device, values, error, kind == "fan" and read_text(chip / f"pwm{number}") == "0")
 
 
-def _numbers(chip: Path, prefix: str) -> tuple[dict[str, float], str]:
+def _numbers(chip: Path, parts: Sequence[str], prefix: str) -> tuple[dict[str, float], str]:
     """Read the files of a channel; a busy or suspended chip answers EAGAIN, EIO, ENODATA or ETIMEDOUT."""
     values: dict[str, float] = {}
     error = ""
-    for part in FILES:
+    for part in parts:
         path = chip / f"{prefix}_{part}"
         try:
             values[part] = float(path.read_text())

@@ -50,7 +50,7 @@ class SignalType:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Device:
     """A part of the host. `identity` survives reboots: serial number or WWN, EDAC location, sensor's bus path.
 
@@ -64,7 +64,7 @@ class Device:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One value of a signal of one device at one time.
 
