@@ -8,6 +8,7 @@ bounded output. Programs that outlive the call (a pager, a parked restore) go th
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -123,6 +124,23 @@ def spawn(
         ) from error
     except OSError as error:
         raise CommandError(f"{argv[0]} cannot be started: {error.strerror}", code="command-failed") from error
+
+
+def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """Return the exit status of a spawned program, None when it still runs after `timeout_s` seconds.
+
+    The kernel tells when it ends (pidfd_open(2)); Python's own waiting looks every 50 ms, which a freeze
+    would feel.
+    """
+    if process.poll() is None:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(timeout_s * 1000)
+        finally:
+            os.close(pidfd)
+    return process.poll()
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -223,12 +223,14 @@ class Reception:
                 raise ExecutionError("nothing is restored for this migration", code="not-restored")
             if self._hall.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
                 raise ExecutionError("this migration was aborted here", code="aborted")
+            opened_before = self._opened_at is not None
             if self._opened_at is None:
                 self._opened_at = self._open()
+            if self._standing is Standing.RESTORED:
+                self._let_memory_flow()  # the container waits for it; the lines in the journal can wait
+            if not opened_before:
                 self._write(Phase.RESTORE, f"restored in {self._restored_in_ms:.0f} ms, silent")
                 self._write(Phase.COMMIT, "the gate is open, the address announced")
-            if self._standing is Standing.RESTORED:
-                self._let_memory_flow()
             return Opened(migration=self._id, at=self._opened_at)
 
     def _open(self) -> float:

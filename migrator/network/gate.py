@@ -8,9 +8,10 @@ the restored copy before the commit.
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from migrator.command import run
+from migrator.command import kill_group, run, spawn
 from migrator.errors import CommandError
 
 TABLE = "lifeboat_gate"
@@ -31,6 +32,38 @@ OPEN = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" fo
 """Adding first makes deleting idempotent on every kernel; the word `destroy` would need Linux 6.3."""
 
 _TIMEOUT_S = 10
+
+
+class Porter:
+    """An nft that stands ready in a namespace, so that a word to it costs the freeze no start of a program.
+
+    One porter does one deed. When it is not there any more, the deed is done without it.
+    """
+
+    def __init__(self, namespace: Path) -> None:
+        self._namespace = namespace
+        self._nft = spawn(_enter(namespace, "nft", "-f", "-"), stdin=subprocess.PIPE)
+
+    def shut(self) -> None:
+        """Silence the namespace; raises `CommandError` as `shut` does."""
+        self._say(OPEN + SHUT)
+
+    def open_gate(self) -> None:
+        """Let the namespace speak; raises `CommandError` as `open_gate` does."""
+        self._say(OPEN)
+
+    def dismiss(self) -> None:
+        """The deed is not needed any more; quiet when it was done."""
+        kill_group(self._nft)
+        self._nft.communicate()
+
+    def _say(self, script: str) -> None:
+        try:
+            self._nft.communicate(script.encode(), timeout=_TIMEOUT_S)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            self.dismiss()
+        if self._nft.returncode != 0:
+            _nft(self._namespace, script)
 
 
 def shut(namespace: Path) -> None:

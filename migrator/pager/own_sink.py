@@ -59,6 +59,9 @@ class OwnSink(Sink):
         self._received = 0
         self._broken: set[str] = set()
         self._ready = threading.Event()
+        self._more = os.eventfd(
+            0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
+        )  # a process came; its restore may fault at once
 
     def begin(self, images: Path) -> None:
         """Begin to answer faults; the restore itself has a few."""
@@ -76,6 +79,7 @@ class OwnSink(Sink):
         ranges = lazy_ranges(self._image_files, task.pid)
         with self._lock:
             self._spaces.append(Space(task.pid, task.userfault, Pending.of(ranges)))
+        os.eventfd_write(self._more, 1)
 
     def hold(self) -> None:
         """Give no page until `release`."""
@@ -115,7 +119,10 @@ class OwnSink(Sink):
             self._flowing.wait()
             with self._lock:
                 known = {space.userfault: space for space in self._spaces}
-            ready, _, _ = select.select(list(known), [], [], 0.0 if owed else POLL_S)
+            ready, _, _ = select.select([self._more, *known], [], [], 0.0 if owed else POLL_S)
+            if self._more in ready:
+                os.eventfd_read(self._more)
+                continue
             if not self._flowing.is_set():
                 continue  # held while we looked: what is there stays unread
             for descriptor in ready:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, run, spawn
+from migrator.command import kill_group, run, spawn, wait
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.runtime.criu_log import first_error
@@ -68,10 +68,7 @@ class Scope:
 
     def wait(self, timeout_s: float) -> int | None:
         """Return the exit status, None when the program still runs after `timeout_s` seconds."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        return wait(self._process, timeout_s)
 
     def kill(self) -> None:
         """Kill the program and its process group."""

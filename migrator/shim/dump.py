@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
+from migrator.command import kill_group, spawn, wait
 from migrator.errors import ExecutionError
 from migrator.model import Method, Pager
 from migrator.pager.spare import Spare
@@ -102,12 +102,7 @@ class Dump:
 
     def wait(self, timeout_s: float) -> int | None:
         """Return the exit status of the dump, None when it still runs after `timeout_s` seconds."""
-        if self._process is None:
-            return None
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        return wait(self._process, timeout_s) if self._process is not None else None
 
     def kill(self) -> None:
         """End it the hard way: the tree stays frozen, its sockets may stay in repair mode."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
+from migrator.command import kill_group, spawn, wait
 from migrator.errors import ExecutionError
 from migrator.model import Method
 from migrator.runtime.criu_log import first_error
@@ -100,10 +100,7 @@ class Restore:
                 return
 
     def _wait(self) -> int | None:
-        try:
-            return self._process.wait(RESTORE_WAIT_S) if self._process else None
-        except subprocess.TimeoutExpired:
-            return None
+        return wait(self._process, RESTORE_WAIT_S) if self._process is not None else None
 
     def _reason(self) -> str:
         """Return CRIU's first error, or else what runc wrote to the log podman gave it."""

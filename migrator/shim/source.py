@@ -44,6 +44,7 @@ class SourceShim:
         self._namespace = Path(f"/proc/{pid}/ns/net")
         self._journal = Journal(Path(order.journal))
         self._control = ControlServer(directory / CONTROL)
+        self._porter: gate.Porter | None = None
         self._pages: PageSource | PageServerSession | None = None
         self._parked_at = time.monotonic()
         self._frozen_at: float | None = None
@@ -93,6 +94,7 @@ class SourceShim:
         if self._order.pager is not None and self._pages is None:
             self._pages = self._call_sink(self._order.pager)
             enter_private_network()
+        self._porter = self._porter or gate.Porter(self._namespace)
         return {"event": "called"}
 
     def _call_sink(self, address: PagerAddress) -> PageSource | PageServerSession:
@@ -122,7 +124,7 @@ class SourceShim:
             self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
             self._control.say({"event": "frozen", "at": time.time()})
             self._cgroup.freeze(FREEZE_WAIT_S)
-            gate.shut(self._namespace)  # from here on nothing may reach, or leave, what CRIU writes down
+            self._silence()  # from here on nothing may reach, or leave, what CRIU writes down
             pids = self._cgroup.pids()
             self._dump.go(pids)
             self._dump.wait_until_ready(self._order.settings.freeze_limit_s, pids)
@@ -136,6 +138,9 @@ class SourceShim:
             raise
         return {"event": "silent"}
 
+    def _silence(self) -> None:
+        (self._porter or gate.Porter(self._namespace)).shut()
+
     def _abort(self) -> Message:
         if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:
             raise ExecutionError("the migration is committed: the source never runs it again", code="committed")
@@ -146,6 +151,8 @@ class SourceShim:
         """Undo whatever was done and let the container run on as if nothing had happened."""
         self._status = 1
         if self._frozen_at is None:
+            if self._porter is not None:
+                self._porter.dismiss()
             return
         if self._pages is not None:
             self._pages.fail()  # CRIU lets go of the tree on a page server error, and kills it on a clean end

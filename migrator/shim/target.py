@@ -41,6 +41,7 @@ class TargetShim:
         self._namespace = _network_namespace(specification)
         self._control = ControlServer(directory / CONTROL)
         self._announcer: Announcer | None = None
+        self._porter: gate.Porter | None = None
         self._tree: Cgroup | None = None
         self._pid = 0
         self._status: int | None = None
@@ -89,6 +90,8 @@ class TargetShim:
     def _begin(self, _: Message) -> Message:
         """Let runc come as far as it can without the images."""
         self._restore_tree.begin()
+        if self._namespace is not None and self._porter is None:
+            self._porter = gate.Porter(self._namespace)
         return {"event": "begun"}
 
     def _refresh(self, _: Message) -> Message:
@@ -118,6 +121,8 @@ class TargetShim:
     def _remove_remains(self) -> None:
         """Kill a tree that is not to be; runc knows its cgroup even when CRIU did not finish."""
         self._status = 1
+        if self._porter is not None:
+            self._porter.dismiss()
         if self._tree is not None:
             self._tree.kill()
         self._restore_tree.remove()
@@ -137,7 +142,7 @@ class TargetShim:
         if self._tree is None:
             raise ExecutionError("nothing is restored", code="not-restored")
         if self._namespace is not None:
-            gate.open_gate(self._namespace)
+            (self._porter or gate.Porter(self._namespace)).open_gate()
         if self._announcer is not None:
             self._announcer.announce()
         self._tree.thaw()
