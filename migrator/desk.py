@@ -6,20 +6,30 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
 
-from migrator.errors import PrerequisiteError
+from migrator.admission import admit
+from migrator.admission.rules import Terms
+from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.hall import Hall
-from migrator.peers.streams import Header, StreamHandler, feed_command, join_command
+from migrator.journal import Entry, Side
+from migrator.names import MigrationId
+from migrator.peers.limits import IMAGES_BYTES
+from migrator.peers.server import Member
+from migrator.peers.stream_server import StreamHandler
+from migrator.peers.streams import Header
 from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report
 from migrator.reservations import Held, Hold, Reservations
-from migrator.storage import image
+from migrator.runtime import podman
+from migrator.source import Journey
+from migrator.storage import image, receive
 from migrator.target import Reception
 
-IMAGE_LIMIT_BYTES = 1 << 28  # of images without memory; a usual container has 0.1 to 1 MB
-RSYNC_SERVER = ("rsync", "--server")
+JAIL = "jail"  # an empty directory below /run/lifeboat
 
 
 class Desk:
@@ -36,6 +46,11 @@ class Desk:
         self._reservations = Reservations()
         self._receptions: dict[str, Reception] = {}
         self._lock = threading.Lock()
+
+    def get_ready(self) -> None:
+        """Find out early what takes long when a container is parked here; a failure shows when it is needed."""
+        with suppress(LifeboatError):
+            podman.places()
 
     @property
     def reserved_bytes(self) -> int:
@@ -106,11 +121,11 @@ class Desk:
     def _reserved_bytes(self) -> int:
         return sum(reception.reserved_bytes for reception in self._receptions.values())
 
-    def reception(self, migration: str) -> Reception:
-        """Return one reception; raises `PrerequisiteError` for an unknown one."""
+    def reception(self, migration: str, source: str) -> Reception:
+        """Return one reception; raises `PrerequisiteError` for an unknown one, also when it is another host's."""
         with self._lock:
             found = self._receptions.get(migration)
-        if found is None:
+        if found is None or found.proposal.source != source:
             raise PrerequisiteError(
                 f"{self._hall.host} knows nothing of the migration {migration}", code="unknown-migration"
             )
@@ -132,48 +147,56 @@ class Desk:
         router = APIRouter(prefix="/v1/migrations")
 
         @router.post("")
-        def reserve(proposal: Proposal) -> Accepted:
+        def reserve(proposal: Proposal, member: Member) -> Accepted:
+            if proposal.source != member:
+                raise NotAllowedError(f"{member} offers a container of {proposal.source}", code="not-yours")
             return self.reserve(proposal)
 
         @router.post("/{migration}/park")
-        def park(migration: str, request: ParkRequest) -> Report:
-            reception = self.reception(migration)
-            reception.park(request)
+        def park(migration: MigrationId, request: ParkRequest, member: Member) -> Report:
+            reception = self.reception(migration, member)
+            reception.park(self._admitted(reception, request))
             return reception.report()
 
         @router.post("/{migration}/restore")
-        async def restore(migration: str, request: Request) -> Report:
+        async def restore(migration: MigrationId, request: Request, member: Member) -> Report:
             images = await _body(request)
-            return await _in_thread(lambda: self._restore(migration, images))
+            return await _in_thread(lambda: self._restore(migration, member, images))
 
         @router.post("/{migration}/commit")
-        def commit(migration: str) -> Opened:
-            return self.reception(migration).commit()
+        def commit(migration: MigrationId, member: Member) -> Opened:
+            return self.reception(migration, member).commit()
 
         @router.post("/{migration}/complete")
-        def complete(migration: str) -> Report:
-            reception = self.reception(migration)
+        def complete(migration: MigrationId, member: Member) -> Report:
+            reception = self.reception(migration, member)
             reception.complete()
             return reception.report()
 
         @router.get("/{migration}")
-        def report(migration: str) -> Report:
-            return self.reception(migration).report()
+        def report(migration: MigrationId, member: Member) -> Report:
+            return self.reception(migration, member).report()
 
         @router.delete("/{migration}")
-        def abort(migration: str) -> Report:
-            reception = self.reception(migration)
+        def abort(migration: MigrationId, member: Member) -> Report:
+            reception = self.reception(migration, member)
             reception.abort("the source withdrew")
             self.forget(migration)
             return reception.report()
 
         @router.get("/{migration}/decision")
-        def decision(migration: str) -> DecisionTold:
-            word, entry = self._hall.journal.decision(migration), self._hall.journal.entry(migration)
-            ended = entry is not None and entry.outcome is not None
-            return DecisionTold(migration=migration, decision=word or "", ended=ended)
+        def decision(migration: MigrationId, member: Member) -> DecisionTold:
+            return self.decision(migration, member)
 
         return router
+
+    def decision(self, migration: str, target: str) -> DecisionTold:
+        """Tell a target what was decided here; nothing of a migration to another host, as if there were none."""
+        entry = self._hall.journal.entry(migration)
+        if entry is None or entry.side is not Side.SOURCE or _target(entry) != target:
+            return DecisionTold(migration=migration, decision="")
+        word = self._hall.journal.decision(migration)
+        return DecisionTold(migration=migration, decision=word or "", ended=entry.outcome is not None)
 
     def streams(self) -> Mapping[str, StreamHandler]:
         """Return what takes bulk data: trees by rsync, container images, complete process images."""
@@ -183,34 +206,52 @@ class Desk:
             "process-images": self._take_process_images,
         }
 
-    def _restore(self, migration: str, images: bytes) -> Report:
-        reception = self.reception(migration)
+    def _admitted(self, reception: Reception, request: ParkRequest) -> ParkRequest:
+        """Return what podman may be given of a request; raises `PrerequisiteError` where that is not clear."""
+        settings = self._hall.settings
+        terms = Terms(settings.accept_privileged, settings.shared_paths)
+        return admit(reception.proposal.container, request, terms, podman.places())
+
+    def _restore(self, migration: str, source: str, images: bytes) -> Report:
+        reception = self.reception(migration, source)
         reception.restore(images or None)
         return reception.report()
 
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
-        path = self.reception(header["migration"]).tree_path(header["tree"])
-        command = header["command"].split("\0")
-        if tuple(command[:2]) != RSYNC_SERVER or "--sender" in command:
-            raise PrerequisiteError("only rsync's receiving side runs here", code="not-rsync")
-        join_command(link, [*command[:-1], f"{path}/"])
+        path = self._called(header).tree_path(header.get("tree", ""))
+        command = header.get("command", "").split("\0")
+        receive.receive_tree(link, command, path, self._jail(), self._hall.settings.copy_limit_s)
 
     def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
-        self.reception(header["migration"])
-        feed_command(link, image.load_image_argv(), self._hall.settings.copy_limit_s)
+        reception = self._called(header)
+        archive = self._hall.state / "staging" / f"{reception.proposal.migration}.image"
+        limit_s = self._hall.settings.copy_limit_s
+        receive.receive_image(link, reception.proposal.container.image_id, archive, limit_s)
 
     def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
-        images = self.reception(header["migration"]).images_directory
+        images = self._called(header).images_directory
         image.empty(images)
-        argv = image.receive_process_images_argv(images)
-        feed_command(link, argv, self._hall.settings.copy_limit_s)
+        receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
+
+    def _called(self, header: Header) -> Reception:
+        """Return the reception a stream is for; `peer` is who opened it, by its certificate."""
+        return self.reception(header.get("migration", ""), header["peer"])
+
+    def _jail(self) -> Path:
+        root = self._hall.runtime / JAIL
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return root
+
+
+def _target(entry: Entry) -> str:
+    return Journey.model_validate_json(entry.request).target
 
 
 async def _body(request: Request) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > IMAGE_LIMIT_BYTES:
+        if size > IMAGES_BYTES:
             raise PrerequisiteError("the images are too large", code="images-too-large")
         parts.append(part)
     return b"".join(parts)

@@ -15,7 +15,7 @@ from migrator.caretaker import Caretaker, adopted
 from migrator.choice.filters import reject
 from migrator.departure import Departure, Place
 from migrator.desk import Desk
-from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.facts import FactsReader, Standing
 from migrator.hall import Hall
 from migrator.health import Health
@@ -31,7 +31,8 @@ from migrator.model import (
 )
 from migrator.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.membership import PeerDirectory
-from migrator.peers.streams import StreamHandler
+from migrator.peers.server import Member
+from migrator.peers.stream_server import StreamHandler
 from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
 from migrator.planning.rates import Past, measured, measured_link
 from migrator.recovery import recover_source
@@ -235,6 +236,7 @@ class Engine:
             if entry.side is Side.SOURCE:
                 work = (entry, ended, failed)
                 threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
+        threading.Thread(target=self._desk.get_ready, name="desk", daemon=True).start()
         Caretaker(self._hall, self._peers, self._desk.receptions, self._desk.forget, ended).start()
 
     def _recover(
@@ -266,7 +268,9 @@ class Engine:
             return self._told_health()
 
         @router.post("/v1/reservations")
-        def hold(wish: Hold) -> Held:
+        def hold(wish: Hold, member: Member) -> Held:
+            if wish.source != member:
+                raise NotAllowedError(f"{member} asks in the name of {wish.source}", code="not-yours")
             return self._desk.hold(wish)
 
         return router

@@ -6,6 +6,7 @@
     ├── ExecutionError            a step failed while it was being done
     │   ├── CommandError          an external program failed, hung or was missing
     │   └── PeerError             another host refused, failed or could not be reached
+    │       └── NotAllowedError   who asks may not: a stranger, a removed host, somebody else's migration
     └── CallAHumanError           a container may be on both hosts or on neither: nothing is done by itself
 
 `PrerequisiteError` and `ExecutionError` are distinct so that a caller can tell "we looked and it cannot
@@ -61,6 +62,10 @@ class PeerError(ExecutionError):
     """Another host refused, failed or could not be reached."""
 
     exit_status = 5
+
+
+class NotAllowedError(PeerError):
+    """Who asks is nobody who may ask that."""
 
 
 class CallAHumanError(LifeboatError):

@@ -7,17 +7,28 @@ refuses unknown keys.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from migrator.health import Verdict
+from migrator.names import (
+    Bytes,
+    ImageId,
+    ImageName,
+    InterfaceAddress,
+    InterfaceName,
+    MacAddress,
+    PodmanName,
+    Port,
+    Text,
+)
 
 
 class Value(BaseModel):
     """Base of every value that is written to disk or sent to a peer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Method(StrEnum):
@@ -37,39 +48,39 @@ class Pager(StrEnum):
 class NetworkAttachment(Value):
     """One network of a container and the address it has there."""
 
-    network: str  # podman network name
+    network: PodmanName  # podman network name
     driver: str  # macvlan, bridge, ...
-    interface: str  # inside the container: eth0
-    mac: str
-    addresses: tuple[str, ...]  # with prefix length: 10.88.0.5/24
+    interface: InterfaceName  # inside the container: eth0
+    mac: MacAddress
+    addresses: tuple[InterfaceAddress, ...]  # with prefix length: 10.88.0.5/24
 
 
 class VolumeMount(Value):
     """One named volume or bind mount of a container."""
 
     kind: str  # volume, bind
-    name: str  # volume name; empty for a bind mount
-    source: str  # path on the host
-    destination: str  # path in the container
+    name: PodmanName | Literal[""]  # volume name; empty for a bind mount
+    source: Text  # path on the host
+    destination: Text  # path in the container
     writable: bool
 
 
 class ContainerFacts(Value):
     """What must be known of a running container to plan its migration."""
 
-    id: str
-    name: str
-    image: str  # name as a person gave it
-    image_id: str
+    id: PodmanName
+    name: PodmanName
+    image: ImageName  # name as a person gave it
+    image_id: ImageId
     runtime: str  # runc, crun
     running: bool
-    memory_bytes: int = 0  # in use now
-    disk_bytes: int = 0  # of its writable layer and named volumes
-    pod: str = ""
+    memory_bytes: Bytes = 0  # in use now
+    disk_bytes: Bytes = 0  # of its writable layer and named volumes
+    pod: Text = ""
     networks: tuple[NetworkAttachment, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
-    published_ports: tuple[int, ...] = ()
+    published_ports: tuple[Port, ...] = ()
     devices: tuple[str, ...] = ()
     unsupported: dict[str, str] = Field(default_factory=dict)  # rung -> why this container cannot take it
 
@@ -95,10 +106,10 @@ class HostFacts(Value):
     criu: str  # version, empty when absent
     runc: str
     podman: str
-    memory_bytes: int
-    memory_available_bytes: int
-    reserved_bytes: int = 0
-    disk_available_bytes: int  # where podman keeps its storage
+    memory_bytes: Annotated[Bytes, Field(gt=0)]
+    memory_available_bytes: Bytes
+    reserved_bytes: Bytes = 0
+    disk_available_bytes: Bytes  # where podman keeps its storage
     networks: tuple[NetworkFacts, ...] = ()
     container_names: tuple[str, ...] = ()
     image_ids: tuple[str, ...] = ()
@@ -106,15 +117,15 @@ class HostFacts(Value):
     verdict: Verdict = Verdict.HEALTHY
     cordoned: bool = False
     evacuating: bool = False
-    nearness: float = 0.0  # how near it is to a worse verdict: 0 far, 1 there
-    load: float = 0.0  # 1 minute load average per CPU
+    nearness: float = Field(default=0.0, ge=0)  # to a worse verdict: 0 far, 1 there
+    load: float = Field(default=0.0, ge=0)  # 1 minute load average per CPU
     signal_frame_bytes: int = 0  # AT_MINSIGSTKSZ: grows one to one with what `xsave` saves; 0 unknown
     labels: dict[str, str] = Field(default_factory=dict)  # as its settings say: rack, psu, disk_batch, ...
     ports: tuple[int, ...] = ()  # ports that listen, or that its containers publish
     devices: tuple[str, ...] = ()  # device files
     shared_paths: tuple[str, ...] = ()  # what lies under these is the same on all hosts that say so
     apart: tuple[str, ...] = ()  # groups of `lifeboat.apart` that have a container here
-    held: dict[str, int] = Field(default_factory=dict)  # bytes held for the evacuation of each of these hosts
+    held: dict[str, Bytes] = Field(default_factory=dict)  # bytes held for the evacuation of each of these hosts
 
 
 class Rejection(Value):

@@ -18,6 +18,7 @@ from migrator.model import HostFacts, Rejection, Value
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.reservations import Held, Hold
+from migrator.words import printable
 
 ASKED_AT_ONCE = 32
 HEALTH_LIMIT_S = 5.0
@@ -102,7 +103,10 @@ class Neighbours:
 
 
 def _ask_health(client: PeerClient) -> HealthTold:
-    return client.call("GET", "/v1/health", None, HealthTold, timeout_s=HEALTH_LIMIT_S)
+    told = client.call("GET", "/v1/health", None, HealthTold, timeout_s=HEALTH_LIMIT_S)
+    if told.host != client.name:
+        raise PeerError(f"{client.name} tells the health of {printable(told.host)}", code="peer-facts")
+    return told
 
 
 def _try(ask: Callable[[], Answer]) -> Answer | LifeboatError:

@@ -15,15 +15,22 @@ Every request may be repeated: a target answers a second one from what it has al
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from migrator.model import ContainerFacts, Method, Pager, Value
+from migrator.names import HostName, MigrationId
+
+Document = Annotated[str, StringConstraints(max_length=1 << 20)]
+"""JSON of podman; a usual one has 20 KB."""
 
 
 class Proposal(Value):
     """A source asks a target to take a container."""
 
-    migration: str
-    source: str
+    migration: MigrationId
+    source: HostName
     container: ContainerFacts
     method: Method
     copy_image: bool
@@ -35,15 +42,15 @@ class Accepted(Value):
 
     migration: str
     needs_image: bool
-    pager_port: int
+    pager_port: int = Field(ge=0, le=65535)
 
 
 class ParkRequest(Value):
     """Podman's own description of the running container, as it stands in a checkpoint archive."""
 
-    configuration: str  # config.dump
-    specification: str  # spec.dump
-    network_status: str  # network.status
+    configuration: Document  # config.dump
+    specification: Document  # spec.dump
+    network_status: Document  # network.status
 
 
 class Standing(StrEnum):

@@ -9,7 +9,10 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from migrator.model import Value
+from migrator.names import Bytes, HostName
 
 LONGEST_S = 300.0
 
@@ -17,9 +20,9 @@ LONGEST_S = 300.0
 class Hold(Value):
     """A host asks that memory be held for what it will send."""
 
-    source: str
-    memory_bytes: int
-    seconds: float
+    source: HostName
+    memory_bytes: Bytes
+    seconds: float = Field(ge=0)
 
 
 class Held(Value):

@@ -63,6 +63,11 @@ class MigratorSettings(Value):
         default=("rack", "psu", "disk_batch"),
         description="labels of hosts that fail together; a target that shares one with the source comes later",
     )
+    accept_privileged: bool = Field(
+        default=False,
+        description="take containers from peers that may do what only the host's root may: privileged ones, "
+        "CAP_SYS_ADMIN and the like, no seccomp filter",
+    )
     shared_paths: tuple[str, ...] = Field(
         default=(), description="directories that are the same on all hosts, so that bind mounts below may move"
     )

@@ -132,7 +132,7 @@ class Reception:
         raise PrerequisiteError(f"this migration has no tree {tree!r} here", code="no-such-tree")
 
     def park(self, request: ParkRequest) -> None:
-        """Let podman create everything and stop one step before the restore."""
+        """Let podman create everything and stop one step before the restore; the request was looked through."""
         with self._lock:
             if self._shim is not None:
                 return

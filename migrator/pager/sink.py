@@ -28,10 +28,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from migrator.control import ControlServer, Message
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import ExecutionError, LifeboatError, NotAllowedError
 from migrator.model import Pager, Value
-from migrator.pager.greeting import read_greeting
-from migrator.peers.tls import accept, listen, server_context
+from migrator.pager.greeting import BULK, CRIU, FAULTS, read_greeting
+from migrator.peers.identity import Identity, RollFile, check_member
+from migrator.peers.tls import Door, hang_up, listen, server_context, welcome
 from migrator.runtime.cgroup import Cgroup
 
 ORDER = "sink.json"
@@ -39,6 +40,8 @@ CONTROL = "sink.sock"
 RESTORE_SOCKET = "lazy-pages.socket"  # LAZY_PAGES_SOCK_NAME, criu/uffd.c
 RESTORE_FINISHED = 0x52535446  # LAZY_PAGES_RESTORE_FINISHED, criu/uffd.c
 LINK_WAIT_S = 10.0
+RETRY_S = 0.1
+PURPOSES = (FAULTS, BULK, CRIU)
 
 _log = logging.getLogger("sink")
 
@@ -81,6 +84,8 @@ class Sink(ABC):
         self.tasks: list[Task] = []
         self.state = SinkState.WAITING
         self.links: dict[str, ssl.SSLSocket] = {}
+        self._callers: dict[str, Identity] = {}
+        self._roll = RollFile(Path(order.pki).parent)
         self.changed = threading.Condition()
         self._control = ControlServer(directory / CONTROL)
         self._restore = _unix_listener(directory / RESTORE_SOCKET)
@@ -129,6 +134,7 @@ class Sink(ABC):
             message = self._control.wait(1.0)
             if message is not None:
                 self._control.say(self._answer(message))
+            self._cut_removed()
         self._control.close()
         return 0
 
@@ -180,22 +186,51 @@ class Sink(ABC):
             return {"error": error.message, "code": error.code}
 
     def _take_calls(self) -> None:
-        """Take the source's calls, also new ones after a link broke."""
-        context = server_context(Path(self.order.pki))
+        """Take the source's calls, also new ones after a link broke; each heard by itself, for strangers dawdle."""
+        door = Door()
         while not self._finished:
-            link = accept(self._listener, context, self.order.source)
-            if link is None:
-                continue
             try:
-                migration, purpose = read_greeting(link)
+                plain, address = self._listener.accept()
             except OSError:
+                time.sleep(RETRY_S)
                 continue
-            if migration != self.order.migration:
-                link.close()
-                continue
-            with self.changed:
-                self.links[purpose] = link
-                self.changed.notify_all()
+            if door.enter(address[0]):
+                threading.Thread(
+                    target=self._hear, args=(plain, address[0], door), name="call", daemon=True
+                ).start()
+            else:
+                plain.close()
+
+    def _hear(self, plain: socket.socket, address: str, door: Door) -> None:
+        """Take one call, if it is the source's and for this migration."""
+        pki = Path(self.order.pki)
+        try:
+            link, who = welcome(plain, server_context(pki), pki)
+            migration, purpose = read_greeting(link)
+        except (LifeboatError, OSError, ValueError) as error:
+            _log.warning("a caller was turned away: %s", error)
+            return
+        finally:
+            door.leave(address)
+        if (who.name, migration) != (self.order.source, self.order.migration) or purpose not in PURPOSES:
+            _log.warning("%s may not call here", who.name)
+            link.close()
+            return
+        link.settimeout(None)
+        with self.changed:
+            self.links[purpose], self._callers[purpose] = link, who
+            self.changed.notify_all()
+
+    def _cut_removed(self) -> None:
+        """Hang up on a source that is removed from the cluster meanwhile; what is missing then will not come."""
+        known = self._roll.known
+        with self.changed:
+            for purpose, link in self.links.items():
+                try:
+                    check_member(self._callers[purpose], known)
+                except NotAllowedError as error:
+                    _log.warning("the %s link is cut: %s", purpose, error)
+                    hang_up(link)
 
     def _take_restore(self) -> None:
         connection, _ = self._restore.accept()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -37,34 +38,86 @@ def create_authority(cluster: str) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"lifeboat cluster {cluster}")
     builder = (
-        _builder(name, name, key.public_key(), AUTHORITY_DAYS)
+        _builder(name, name, key.public_key(), datetime.timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return _pair(builder, key, key)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return Pair(certificate, key_bytes(key))
 
 
 def issue(authority: Pair, host: str, address: str) -> Pair:
     """Make a host's certificate: valid for its name and its address, as caller and as called."""
-    authority_certificate = x509.load_pem_x509_certificate(authority.certificate)
-    authority_key = serialization.load_pem_private_key(authority.key, None)
-    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-        raise PrerequisiteError("the authority's key is not an EC key", code="authority-key")
     key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(certify(authority, host, address, key.public_key()), key_bytes(key))
+
+
+def certify(authority: Pair, host: str, address: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return the certificate (PEM) for a host that has made its own key."""
     names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ipaddress.ip_address(address))])
-    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    issuer_key = authority_key.public_key()
-    builder = (
-        _builder(authority_certificate.subject, _name(host), key.public_key(), HOST_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(certificates=False), critical=True)
-        .add_extension(purposes, critical=False)
-        .add_extension(names, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    return _leaf(authority, host, key, life=datetime.timedelta(days=HOST_DAYS), purposes=purposes, names=names)
+
+
+def issue_ticket(authority: Pair, name: str, life: datetime.timedelta) -> Pair:
+    """Make a certificate with which somebody who is no host can call, for a short time, and never be called."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _leaf(
+        authority, name, key.public_key(), life=life, purposes=[ExtendedKeyUsageOID.CLIENT_AUTH], names=None
     )
-    return _pair(builder, key, authority_key)
+    return Pair(certificate, key_bytes(key))
+
+
+def make_request(host: str) -> Pair:
+    """Make a host's new key, and the request (PEM, PKCS #10) for a certificate of it in the certificate's place."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_name(host)).sign(key, hashes.SHA256())
+    return Pair(request.public_bytes(serialization.Encoding.PEM), key_bytes(key))
+
+
+def requested(request: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
+    """Return the host and the key of a request; raises `PrerequisiteError` when it is none, or not signed by it."""
+    try:
+        read = x509.load_pem_x509_csr(request)
+        names = read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = read.public_key()
+        if len(names) == 1 and isinstance(key, ec.EllipticCurvePublicKey) and read.is_signature_valid:
+            return str(names[0].value), key
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        pass
+    raise PrerequisiteError("this is no request for a host's certificate", code="bad-request")
+
+
+def load_key(key: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read a private key (PEM)."""
+    loaded = serialization.load_pem_private_key(key, None)
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise PrerequisiteError("the authority's key is not an EC key", code="authority-key")
+    return loaded
+
+
+def key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return the SHA-256 of a certificate (PEM), in hexadecimal."""
+    return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
+
+
+def serial(certificate: bytes) -> str:
+    """Return the serial number of a certificate (PEM), in hexadecimal."""
+    return f"{x509.load_pem_x509_certificate(certificate).serial_number:x}"
+
+
+def life(certificate: bytes) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return from when to when a certificate (PEM) is good."""
+    read = x509.load_pem_x509_certificate(certificate)
+    return read.not_valid_before_utc, read.not_valid_after_utc
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -83,8 +136,33 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
+def _leaf(
+    authority: Pair,
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    life: datetime.timedelta,
+    purposes: list[x509.ObjectIdentifier],
+    names: x509.SubjectAlternativeName | None,
+) -> bytes:
+    """Return a certificate that can sign no others."""
+    issuer, issuer_key = x509.load_pem_x509_certificate(authority.certificate), load_key(authority.key)
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    builder = (
+        _builder(issuer.subject, _name(name), key, life)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(identifier, critical=False)
+    )
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def _builder(
-    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, life: datetime.timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -94,7 +172,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SLACK)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(now + life)
     )
 
 
@@ -109,16 +187,4 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
         key_agreement=False,
         encipher_only=False,
         decipher_only=False,
-    )
-
-
-def _pair(
-    builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
-) -> Pair:
-    certificate = builder.sign(signer, hashes.SHA256())
-    return Pair(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
     )

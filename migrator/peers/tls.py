@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
-from migrator.errors import ExecutionError, PeerError
+from migrator.errors import ExecutionError, NotAllowedError, PeerError
+from migrator.peers.identity import Identity, RollFile, check_certificate, check_member, identity
 
 BUFFER_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 5.0
+HANDSHAKE_S = 5.0
+OWN = "host.pem"
+"""A host's key and certificate in one file, so that both change at once."""
 
 
 def client_context(pki: Path) -> ssl.SSLContext:
@@ -27,7 +34,7 @@ def server_context(pki: Path) -> ssl.SSLContext:
 
 def _own_certificate(context: ssl.SSLContext, pki: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(pki / "host.crt", pki / "host.key")
+    context.load_cert_chain(pki / OWN)
     return context
 
 
@@ -37,6 +44,7 @@ def call(host: str, address: str, port: int, pki: Path) -> ssl.SSLSocket:
         plain = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
         tune(plain)
         link = client_context(pki).wrap_socket(plain, server_hostname=host)
+        check_called(link, pki)
     except OSError as error:
         raise PeerError(
             f"{host} cannot be reached at {address} port {port}: {error}",
@@ -59,7 +67,7 @@ def listen(ports: tuple[int, int]) -> socket.socket:
         except OSError:
             listener.close()
             continue
-        listener.listen(2)
+        listener.listen(16)
         return listener
     raise ExecutionError(
         f"no free port from {ports[0]} to {ports[1]} for a pager",
@@ -69,32 +77,65 @@ def listen(ports: tuple[int, int]) -> socket.socket:
     )
 
 
-def accept(listener: socket.socket, context: ssl.SSLContext, caller: str) -> ssl.SSLSocket | None:
-    """Take one call; None when the caller is not the host it should be, or does not finish the handshake."""
-    plain, _ = listener.accept()
-    plain.settimeout(CONNECT_TIMEOUT_S)
+def welcome(plain: socket.socket, context: ssl.SSLContext, pki: Path) -> tuple[ssl.SSLSocket, Identity]:
+    """Take one call that was accepted, within `HANDSHAKE_S` in all; return the link and who calls.
+
+    Raises `OSError` or `NotAllowedError`, with the connection closed, for whoever is no host of the cluster.
+    """
+    plain.settimeout(HANDSHAKE_S)
     tune(plain)
     try:
         link = context.wrap_socket(plain, server_side=True)
-    except OSError:
+    except (OSError, ValueError):
         plain.close()
-        return None
-    if peer_name(link) != caller:
+        raise
+    try:
+        who = identity(link.getpeercert())
+        check_member(who, RollFile(pki.parent).known)
+    except NotAllowedError:
         link.close()
-        return None
-    link.settimeout(None)
-    return link
+        raise
+    return link, who
 
 
-def peer_name(link: ssl.SSLSocket) -> str:
-    """Return the host name in the certificate of the other side."""
-    certificate = link.getpeercert() or {}
-    subject = certificate.get("subject", ())
-    for part in subject:
-        for pair in part:
-            if isinstance(pair, tuple) and pair[0] == "commonName":
-                return str(pair[1])
-    return ""
+def check_called(link: ssl.SSLSocket, pki: Path) -> None:
+    """Raise `OSError` when the host we called shows a certificate that was revoked."""
+    try:
+        check_certificate(identity(link.getpeercert()), RollFile(pki.parent).known)
+    except NotAllowedError as error:
+        link.close()
+        raise OSError(error.message) from error
+
+
+def hang_up(link: ssl.SSLSocket) -> None:
+    """End a link that another thread may be using: only its connection, never OpenSSL's state."""
+    with suppress(OSError):
+        socket.socket.shutdown(link, socket.SHUT_RDWR)
+
+
+class Door:
+    """Counts callers who have not said yet who they are, so that nobody holds the door shut for others."""
+
+    def __init__(self, most: int = 256, most_of_one: int = 16) -> None:
+        """Let in `most` at a time, and `most_of_one` from one address."""
+        self._most, self._most_of_one = most, most_of_one
+        self._waiting: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, address: str) -> bool:
+        """Let a caller in, or say that there is no room."""
+        with self._lock:
+            full = self._waiting.total() >= self._most or self._waiting[address] >= self._most_of_one
+            if not full:
+                self._waiting[address] += 1
+            return not full
+
+    def leave(self, address: str) -> None:
+        """The caller has said who it is, or is gone."""
+        with self._lock:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]
 
 
 def tune(connection: socket.socket) -> None:

@@ -10,10 +10,12 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from migrator.admission.rules import Places
 from migrator.command import run
 from migrator.errors import CommandError, PrerequisiteError
 from migrator.model import ContainerFacts, Method, NetworkAttachment, NetworkFacts, VolumeMount
@@ -248,6 +250,16 @@ def _memory_in_use(inspected: Mapping[str, Any]) -> int:
 def _json(argv: Sequence[str]) -> Any:
     result = run(argv, timeout_s=TIMEOUT_S)
     return json.loads(result.output or "null")
+
+
+@cache
+def places() -> Places:
+    """Return where this host's podman keeps its things.
+
+    Asked once: podman looks at every container for this answer, so it waits for a parked one.
+    """
+    store = _json(["podman", "info", "--format", "json"])["store"]
+    return Places(Path(store["graphRoot"]), Path(store["runRoot"]), Path(store["volumePath"]))
 
 
 def networks() -> tuple[NetworkFacts, ...]:

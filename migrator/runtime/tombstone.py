@@ -12,6 +12,7 @@ from pathlib import Path
 
 from migrator.command import run
 from migrator.model import ContainerFacts
+from migrator.words import is_unit
 
 UNIT_LABEL = "PODMAN_SYSTEMD_UNIT"  # set by quadlet and by podman generate systemd
 UNIT_DIRECTORY = Path("/etc/systemd/system")
@@ -30,8 +31,7 @@ def leave(state: Path, container: ContainerFacts, target: str, migration: str) -
         "at": time.time(),
     }
     path.write_text(json.dumps(story, indent=2) + "\n")
-    unit = container.labels.get(UNIT_LABEL)
-    if unit:
+    if unit := _unit(container):
         _forbid(unit, path)
     return path
 
@@ -44,10 +44,15 @@ def tombstone_path(state: Path, name: str) -> Path:
 def remove(state: Path, container: ContainerFacts) -> None:
     """A container came back to this host: take its tombstone away, and let its unit start again."""
     tombstone_path(state, container.name).unlink(missing_ok=True)
-    unit = container.labels.get(UNIT_LABEL)
-    if unit:
+    if unit := _unit(container):
         (UNIT_DIRECTORY / f"{unit}.d" / DROP_IN).unlink(missing_ok=True)
         run(["systemctl", "daemon-reload"], timeout_s=30, check=False)
+
+
+def _unit(container: ContainerFacts) -> str:
+    """Return the unit that starts a container, empty for none; a label may say anything, also a path."""
+    unit = container.labels.get(UNIT_LABEL, "")
+    return unit if is_unit(unit) else ""
 
 
 def _forbid(unit: str, path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tarfile
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from migrator.errors import ExecutionError
 from migrator.peers.streams import send_command_output
 from migrator.storage.sync import Destination
 
 DESCRIPTORS = "descriptors.json"  # libcontainer, descriptorsFilename
+DESCRIPTORS_BYTES = 1 << 16
 
 
 def send_image(image_id: str, destination: Destination, timeout_s: float) -> None:
@@ -41,26 +43,33 @@ def unpack(packed: bytes, images: Path) -> str:
     The restore waits for that one file (see migrator.shim.restore), so whoever starts it writes it last.
     """
     descriptors = ""
-    with tarfile.open(fileobj=BytesIO(packed)) as tar:
-        for member in tar.getmembers():
-            if Path(member.name).name != DESCRIPTORS:
-                tar.extract(member, images, filter="data")
-            elif file := tar.extractfile(member):
-                descriptors = file.read().decode()
+    try:
+        with tarfile.open(fileobj=BytesIO(packed), mode="r:") as tar:
+            for member in tar:
+                name = _image_name(member)
+                file = tar.extractfile(member) if name else None
+                if file is None:
+                    continue
+                if name == DESCRIPTORS:
+                    descriptors = file.read(DESCRIPTORS_BYTES).decode()
+                else:
+                    (images / name).write_bytes(file.read())
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise ExecutionError(f"these are no images of a process tree: {error}", code="bad-images") from error
     return descriptors
+
+
+def _image_name(member: tarfile.TarInfo) -> str:
+    """Return the name of an image, empty for the directory itself; CRIU writes ordinary files, side by side."""
+    parts = PurePosixPath(member.name).parts
+    if member.isdir() and not parts:
+        return ""
+    if not member.isreg() or member.issparse() or len(parts) != 1 or parts[0] in ("..", "/"):
+        raise ValueError(f"{member.name!r} is none")
+    return parts[0]
 
 
 def empty(images: Path) -> None:
     """Make the images' directory, empty."""
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(mode=0o700)
-
-
-def load_image_argv() -> list[str]:
-    """Return what reads a sent image at the target."""
-    return ["podman", "load"]
-
-
-def receive_process_images_argv(images: Path) -> list[str]:
-    """Return what reads sent process images at the target."""
-    return ["tar", "--extract", "--sparse", "--directory", str(images)]

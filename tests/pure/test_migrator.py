@@ -20,10 +20,11 @@ from migrator.network.announce import announcements
 from migrator.pager.pending import Pending
 from migrator.peers import membership
 from migrator.peers.client import PeerClient
-from migrator.peers.membership import Peer
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
+from migrator.peers.roll import Peer
 from migrator.peers.server import PeerServer, build_app
-from migrator.peers.streams import StreamServer, feed_command, send_command_output
+from migrator.peers.stream_server import StreamServer, feed_command
+from migrator.peers.streams import send_command_output
 from migrator.peers.tls import client_context, server_context
 from migrator.runtime.criu_log import first_error
 from migrator.storage.overlay import find
@@ -98,7 +99,7 @@ def test_peers_know_each_other(cluster: tuple[Path, Path]) -> None:
     alpha, beta = (membership.PeerDirectory(path) for path in cluster)
     assert [peer.name for peer in alpha.peers()] == ["beta"]
     assert [peer.name for peer in beta.peers()] == ["alpha"]
-    assert oct((cluster[1] / "pki/host.key").stat().st_mode & 0o777) == "0o600"
+    assert oct((cluster[1] / "pki/host.pem").stat().st_mode & 0o777) == "0o600"
     with pytest.raises(UsageError, match="is no host of this cluster"):
         alpha.peer("gamma")
     with pytest.raises(PrerequisiteError, match="already"):
@@ -116,8 +117,10 @@ def test_nobody_else_is_heard(cluster: tuple[Path, Path], server: Peer, tmp_path
     with pytest.raises(requests.RequestException):
         requests.get(url, verify=str(cluster[0] / "pki/ca.crt"), timeout=5)
     membership.init(tmp_path / "stranger", "alpha", "127.0.0.1")
+    (tmp_path / "stranger/peers.json").unlink()  # so that it calls whom it likes
     with pytest.raises(PeerError, match="cannot be reached"):
         PeerClient(server, tmp_path / "stranger/pki").facts()
+    membership.invite(cluster[0], "gamma", "127.0.0.1")
     impostor = Peer(name="gamma", address=server.address, port=server.port)
     with pytest.raises(PeerError, match="cannot be reached"):
         PeerClient(impostor, cluster[0] / "pki").facts()
@@ -133,7 +136,7 @@ def test_a_stream_carries_a_program_s_output(cluster: tuple[Path, Path], tmp_pat
     )
     server.start()
     roll = json.loads((cluster[0] / "peers.json").read_text())
-    for peer in roll["peers"]:
+    for peer in roll["roll"]["peers"]:
         peer["stream_port"] = port
     (cluster[0] / "peers.json").write_text(json.dumps(roll))
     source = tmp_path / "file"

@@ -151,10 +151,19 @@ def _add_cluster(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     invite.add_argument("host", help="its name")
     invite.add_argument("--address", required=True, help="its address for its peers")
     invite.add_argument("--output", type=Path, metavar="FILE", help="where to write it (default: standard output)")
-    join = _verb(inner, "join", cluster.join, "take an invitation")
-    join.add_argument("file", help="the invitation")
+    token = _verb(inner, "token", cluster.token, "make a one-time token with which another host can join")
+    token.add_argument("--host", help="only for a host of this name")
+    token.add_argument("--ttl", default="1h", metavar="TIME", help="how long it is good: 15m, 2h, 1d (default: 1h)")
+    join = _verb(inner, "join", cluster.join, "join a cluster, by a token or by an invitation")
+    join.add_argument("file", nargs="?", help="an invitation")
+    join.add_argument("--token", help="from `lifeboat cluster token`; - reads it from standard input")
+    join.add_argument("--host", help="this host's name in the cluster (default: its own)")
+    join.add_argument("--address", help="this host's address for its peers")
+    remove = _verb(inner, "remove", cluster.remove, "take a host out of the cluster: nobody listens to it any more")
+    remove.add_argument("host", help="its name")
+    renew = _verb(inner, "renew", cluster.renew, "get this host a new certificate now")
     peers = _verb(inner, "peers", cluster.peers, "the hosts of the cluster")
-    for parser in (init, invite, join, peers):
+    for parser in (init, token, invite, join, remove, renew, peers):
         parser.add_argument(
             "--directory", type=Path, default=DIRECTORY, metavar="DIR", help=f"settings (default: {DIRECTORY})"
         )

@@ -1,0 +1,57 @@
+"""Words that come from a peer and become a directory, a unit, a path or an argument here.
+
+Each has the narrowest pattern that its own program allows. None can begin with a dash (an option), hold a slash
+(another directory), or be `.` or `..`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+MOST_BYTES = 1 << 62  # bytes; more is no size but an attempt
+
+
+def _interface_address(text: str) -> str:
+    if text:
+        ipaddress.ip_interface(text)
+    return text
+
+
+def _address(text: str) -> str:
+    ipaddress.ip_address(text)
+    return text
+
+
+PodmanName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=255)]
+"""Containers, volumes and networks (libpod/define, NameRegex); the length is what a file's name may have."""
+
+MigrationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$", max_length=64)]
+"""A directory below /run/lifeboat, and part of units' names."""
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$", max_length=253)]
+"""As RFC 1123, 2.1 has it."""
+
+ImageName = Annotated[str, StringConstraints(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.:/@+-]*)?$", max_length=1024)]
+"""Registry, repository, tag and digest; empty when a container was made from a directory."""
+
+ImageId = Annotated[str, StringConstraints(pattern=r"^[a-f0-9]*$", max_length=64)]
+
+InterfaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$")]
+"""IFNAMSIZ is 16 with the closing zero (include/uapi/linux/if.h)."""
+
+MacAddress = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5})?$")]
+
+InterfaceAddress = Annotated[str, AfterValidator(_interface_address), StringConstraints(max_length=64)]
+"""With prefix length: 10.88.0.5/24."""
+
+Address = Annotated[str, AfterValidator(_address), StringConstraints(max_length=64)]
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
+
+Text = Annotated[str, StringConstraints(max_length=4096)]
+"""A path or a sentence that is shown or compared, never opened."""
