@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrator.health import Verdict
-from watchdog.policy.evaluate import evaluate
+from watchdog.policy.evaluate import Memory, evaluate
 from watchdog.policy.load import load_files, timing_of
 from watchdog.policy.model import Policy, PolicyFile, Rule
 from watchdog.signals.catalog import CATALOG
@@ -148,6 +148,19 @@ def test_the_same_readings_give_the_same_verdict_after_a_restart(
         (s.rule.id, s.device.identity, s.course) for s in after.states
     }
     store.close()
+
+
+@given(histories(), rules)
+@settings(max_examples=50, deadline=None)
+def test_what_is_remembered_is_what_judging_anew_would_say(readings: list[Reading], words: dict[str, Any]) -> None:
+    policy = Policy(rules=(Rule.model_validate({"id": "r", "verdict": "failing", "why": "w", **words}),))
+    memory = Memory()
+    shown: dict[tuple[str, str], Series] = {}
+    for count in range(1, len(readings) + 1):
+        for key, series in arrived(readings[:count]).series.items():
+            shown[key] = series if shown.get(key) != series else shown[key]
+        history, now = ReadingHistory(dict(shown)), 1e9 + count
+        assert evaluate(policy, history, now, (), memory) == evaluate(policy, history, now)
 
 
 TEXT = "\n\n".join(path.read_text() for path in sorted((Path(__file__).parents[2] / "policies").glob("*.toml")))

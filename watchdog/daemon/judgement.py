@@ -15,7 +15,7 @@ from migrator.health import Verdict
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.readings import Readings
-from watchdog.policy.evaluate import Assessment, RuleState, evaluate
+from watchdog.policy.evaluate import Assessment, Memory, RuleState, evaluate
 from watchdog.policy.load import load_policy, timing_of
 from watchdog.policy.model import Mode, Policy
 from watchdog.policy.quiet import Quiet, Silence, in_force
@@ -57,6 +57,7 @@ class Judgement:
         """Why the policies on disk are not those in force; empty when they are."""
         self.readings = Readings(state / "readings.db", settings.keep_days, settings.keep_mb, self.loaded_at)
         self._look_back()
+        self._memory = Memory()
         self._judged: tuple[int, float] = (-1, 0.0)
         self.verdict_at = time.monotonic()
         self.assessment: Assessment = evaluate(self.policy, self.readings.history(), time.time())
@@ -68,7 +69,8 @@ class Judgement:
         if version != self._judged[0] or abs(now - self._judged[1]) >= STALE_S:
             self._judged = (version, now)
             verdict = self.assessment.verdict
-            self.assessment = evaluate(self.policy, self.readings.history(), now, self.quiets(now))
+            history, quiets = self.readings.history(), self.quiets(now)
+            self.assessment = evaluate(self.policy, history, now, quiets, self._memory)
             if self.assessment.verdict is not verdict:
                 self.verdict_at = time.monotonic()
         return self.assessment
@@ -86,6 +88,7 @@ class Judgement:
             self.rejected = error.message
             return error.message
         self.rejected, self.loaded_at = "", time.time()
+        self._memory = Memory()
         self._look_back()
         self._judge_anew()
         _log.info("policies reloaded: %d rules", len(self.policy.rules))

@@ -92,10 +92,59 @@ class Assessment:
         return "no rule fired"
 
 
-def evaluate(policy: Policy, history: ReadingHistory, now: float, quiets: Sequence[Quiet] = ()) -> Assessment:
-    """Judge the host by its readings up to `now` (Unix seconds)."""
+class Memory:
+    """How rules stood on series that have not changed since: they stand the same, and need not be judged again.
+
+    Only the very same `Series` objects count as unchanged, so what is remembered is never anything else than what
+    judging anew would say. Rules that look at time itself (`blind_for`) are not remembered.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[int, str], tuple[Rule, LookedAt, RuleState]] = {}
+        self._counted: dict[tuple[int, str], tuple[RuleState, int, int, RuleState]] = {}
+
+    def state(self, rule: Rule, device: Device, looked_at: LookedAt, now: float) -> RuleState:
+        """Return how a rule stands on a device."""
+        key = (id(rule), device.identity)
+        known = self._states.get(key)
+        if known is not None and known[0] is rule and _are_same(known[1], looked_at):
+            return known[2]
+        state = _state(rule, device, looked_at, now)
+        if all(item.blind_for is None for item in rule.conditions):
+            self._states[key] = (rule, looked_at, state)
+        return state
+
+    def counted(self, state: RuleState, fired: int, wanted: int) -> RuleState:
+        """Return how a rule stands when it has fired on so many devices of those wanted."""
+        key = (id(state.rule), state.device.identity)
+        known = self._counted.get(key)
+        if known is not None and known[0] is state and known[1:3] == (fired, wanted):
+            return known[3]
+        enough = state.course.fired and fired >= wanted
+        why = "" if enough else why_not(state.rule, state.course, state.value, (fired, wanted))
+        counted = replace(state, fired=enough, why_not=why)
+        self._counted[key] = (state, fired, wanted, counted)
+        return counted
+
+
+def _are_same(before: LookedAt, after: LookedAt) -> bool:
+    return len(before) == len(after) and all(
+        len(old) == len(new) and all(one is other for one, other in zip(old, new, strict=True))
+        for old, new in zip(before, after, strict=True)
+    )
+
+
+def evaluate(
+    policy: Policy,
+    history: ReadingHistory,
+    now: float,
+    quiets: Sequence[Quiet] = (),
+    memory: Memory | None = None,
+) -> Assessment:
+    """Judge the host by its readings up to `now` (Unix seconds); `memory` saves work from one time to the next."""
     by_signal = sorted_by_signal(history)
-    states = tuple(state for rule in policy.rules for state in states_of(rule, by_signal, now, quiets))
+    kept = memory or Memory()
+    states = tuple(state for rule in policy.rules for state in states_of(rule, by_signal, now, quiets, kept))
     acting = [state for state in states if state.fired and state.mode is Mode.ACT]
     worst = max((state.rule.verdict for state in acting), key=lambda verdict: verdict.severity, default=None)
     leads = [state.rule.lead for state in acting if state.rule.verdict is worst]
@@ -124,25 +173,31 @@ def sorted_by_signal(history: ReadingHistory) -> BySignal:
     return found
 
 
-def states_of(rule: Rule, by_signal: BySignal, now: float, quiets: Sequence[Quiet] = ()) -> Iterator[RuleState]:
+def states_of(
+    rule: Rule,
+    by_signal: BySignal,
+    now: float,
+    quiets: Sequence[Quiet] = (),
+    memory: Memory | None = None,
+) -> Iterator[RuleState]:
     """Return how a rule stands on each device that has what it looks at."""
-    found = [_state(rule, device, series, now) for device, series in concerned(rule, by_signal)]
+    kept = memory or Memory()
+    found = [kept.state(rule, device, series, now) for device, series in concerned(rule, by_signal)]
     wanted = len(found) if rule.devices == "all" else int(rule.devices)
     fired = sum(state.course.fired for state in found)
     for state in found:
-        enough = state.course.fired and fired >= wanted
+        counted = kept.counted(state, fired, wanted)
         hushed = [quiet for quiet in quiets if quiet.is_for(rule.id, state.device)]
-        yield replace(
-            state,
-            fired=enough,
-            mode=softened(rule.mode, hushed),
-            quiet="; ".join(quiet.why for quiet in hushed),
-            why_not="" if enough else why_not(rule, state.course, state.value, (fired, wanted)),
-        )
+        if hushed:
+            mode = softened(rule.mode, hushed)
+            counted = replace(counted, mode=mode, quiet="; ".join(quiet.why for quiet in hushed))
+        yield counted
 
 
-Concerned = tuple[Device, tuple[tuple[Series, ...], ...]]
-"""A device, and the series that each of the conditions looks at: one, or with `on = "host"` any number."""
+LookedAt = tuple[tuple[Series, ...], ...]
+"""The series that each condition of a rule looks at: one of a device, or with `on = "host"` any number."""
+
+Concerned = tuple[Device, LookedAt]
 
 
 def concerned(rule: Rule, by_signal: BySignal) -> Iterator[Concerned]:
@@ -156,8 +211,9 @@ def concerned(rule: Rule, by_signal: BySignal) -> Iterator[Concerned]:
             yield HOST, tuple(map(tuple, looked_at))
         return
     devices = {series.device.identity: series.device for found in looked_at for series in found}
+    by_device = [{series.device.identity: series for series in found} for found in looked_at]
     for identity, device in devices.items():
-        yield device, tuple(tuple(s for s in found if s.device.identity == identity) for found in looked_at)
+        yield device, tuple((found[identity],) if identity in found else () for found in by_device)
 
 
 def is_for(condition: Condition, device: Device) -> bool:
@@ -169,7 +225,7 @@ def is_for(condition: Condition, device: Device) -> bool:
     )
 
 
-def _state(rule: Rule, device: Device, looked_at: Sequence[Sequence[Series]], now: float) -> RuleState:
+def _state(rule: Rule, device: Device, looked_at: LookedAt, now: float) -> RuleState:
     walked = course_of(rule, looked_at, now)
     if len(rule.conditions) > 1 or rule.on == "host":
         value: float | None = float(

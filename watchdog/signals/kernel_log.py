@@ -5,6 +5,7 @@ Any number of lines a second is taken in slices: what the kernel overwrites mean
 
 from __future__ import annotations
 
+import math
 import re
 import select
 from collections import OrderedDict
@@ -102,7 +103,7 @@ class KernelLogReader:
         self._naming = naming or Naming(self._disk, self._file_system)
         self._log: Log | None = None
         self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
-        self._saved_at = 0.0
+        self._saved_at, self._told_at = 0.0, -math.inf
         self._news: frozenset[str] = frozenset()
 
     def alarm(self) -> tuple[int, int] | None:
@@ -114,7 +115,7 @@ class KernelLogReader:
         return self._news
 
     def read(self, now: float) -> tuple[Reading, ...]:
-        """Return all counts; a log that cannot be read leaves them unreadable."""
+        """Return all counts, when one has changed or it is time to; without the log they are unreadable."""
         self._blocks.learn()
         self._news = frozenset()
         try:
@@ -125,6 +126,9 @@ class KernelLogReader:
             reason = f"the kernel log cannot be read: {error.strerror}"
             lost = [Reading(item.signal, item.device, now, None, reason) for item in self._tally.readings(now)]
             return (*lost, sight(self.name, now, reason))
+        if not changed and 0 <= now - self._told_at < 0.9 * self.poll_s:
+            return ()
+        self._told_at = now
         readings = self._tally.readings(now)
         if changed or self._tally.is_new or now - self._saved_at >= DAY_S:
             self._tally.save(now)
@@ -141,9 +145,8 @@ class KernelLogReader:
             last = record.sequence
             if record.facility == KERNEL and record.sequence > known:
                 changed = self._count(record, now) or changed
-        if log.lost > lost_before:
+        if log.lost > lost_before:  # in a flood that is all the time: told with the next counts
             self._tally.add(LOST, THIS_HOST, now, log.lost - lost_before)
-            changed = True
         position.update(boot=boot, sequence=max(last, known))
         return changed
 

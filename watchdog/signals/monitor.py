@@ -90,8 +90,9 @@ class SignalMonitor:
         try:
             while turn.is_next():
                 readings = self._readers[name].read(time.time())
-                turn.told(readings)
-                self._deliver(readings)
+                if readings:
+                    turn.told(readings)
+                    self._deliver(readings)
                 self._tell_others(self._readers[name])
         finally:
             turn.end()

@@ -17,7 +17,10 @@ class Reader(Protocol):
     poll_s: float
 
     def read(self, now: float) -> tuple[Reading, ...]:
-        """Return the readings of now (Unix seconds); what cannot be read is a reading without a value."""
+        """Return the readings of now (Unix seconds); what cannot be read is a reading without a value.
+
+        Nothing at all says that there is nothing new, or that the host never had anything of the kind.
+        """
 
 
 @runtime_checkable

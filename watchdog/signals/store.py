@@ -40,7 +40,15 @@ DAY_S = 86400.0
 FLUSH_S = 300.0  # how much of "nothing has changed" a crash may cost
 PRUNE_S = 3600.0
 NOT_TOLD = ("smart.unresponsive", "smart.reading_age")  # said about a drive by the reader, not by the drive
-TRUSTED = ("hwmon.fan_failed", "hwmon.voltage_out_of_range")
+TRUSTED = (
+    "hwmon.fan_failed",
+    "hwmon.voltage_out_of_range",
+    "ipmi.critical",
+    "power.supply_failed",
+    "power.redundancy_lost",
+)
+"""Told only about what was in order once; what told them once, can fail after a restart."""
+
 REMEMBERED_S = 7 * DAY_S  # how long a disk that is not seen any more stays in the inventory
 DROPPED_SHARE = 0.1  # of the time kept, when the file is too large
 
