@@ -25,6 +25,7 @@ from typing import Any
 from tests.lab.drives import ata_drive, nvme_drive
 
 CHECKOUT = Path(__file__).parents[2]
+CLUSTER = ("cluster", "init", "--host", "bench", "--address", "127.0.0.1")
 UNIT = CHECKOUT / "systemd/lifeboatd.service"
 PAGE = CHECKOUT / "docs/bench-idle.md"
 DISKS, DIMMS, SENSORS = 24, 64, 200
@@ -233,13 +234,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def start_daemon() -> subprocess.Popen[bytes]:
-    """Start the daemon with the environment of its unit."""
+    """Start the daemon with the environment of its unit, as the first host of a cluster."""
     lines = UNIT.read_text().splitlines()
     unit = dict(
         line.removeprefix("Environment=").split("=", 1) for line in lines if line.startswith("Environment=")
     )
     path = f"/run/bench-disks/bin:{os.environ['PATH']}"
-    command = [str(Path(sys.executable).parent / "lifeboatd")]
+    programs = Path(sys.executable).parent
+    subprocess.run([str(programs / "lifeboat"), *CLUSTER], check=True, stdout=subprocess.DEVNULL)
+    command = [str(programs / "lifeboatd")]
     with Path("/run/lifeboatd.log").open("w") as log:
         return subprocess.Popen(command, env={**os.environ, **unit, "PATH": path}, stdout=log, stderr=log)
 
