@@ -64,6 +64,17 @@ def follow(path: str, body: object, *, socket_path: Path = ADMIN_SOCKET) -> Iter
         connection.close()
 
 
+def lines(path: str, *, socket_path: Path = ADMIN_SOCKET) -> Iterator[str]:
+    """Return the lines of a long answer as they come."""
+    connection = _Connection(socket_path, TIMEOUT_S)
+    try:
+        response = _request(connection, "GET", path, None)
+        while line := response.readline():
+            yield line.decode().rstrip("\n")
+    finally:
+        connection.close()
+
+
 def _request(connection: _Connection, method: str, path: str, body: object) -> http.client.HTTPResponse:
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"Content-Type": "application/json"})

@@ -10,7 +10,7 @@ from pathlib import Path
 from migrator.errors import LifeboatError
 from migrator.facts import own_version
 from migrator.model import Method
-from watchdog.cli import act, cluster, policy, quiet, watch
+from watchdog.cli import act, cluster, offline, policy, quiet, watch
 from watchdog.policy.score import Truth
 from watchdog.settings import DIRECTORY, SETTINGS
 
@@ -20,6 +20,9 @@ exit status:
   1  an error not named here         5  another host refused, failed or cannot be reached
   2  bad arguments, files or names   6  a human must look: see lifeboat history
   3  it cannot be done; nothing was changed
+  7  policy try: the gravest verdict is suspect
+  8  policy try: the gravest verdict is failing
+  9  policy try: a device, or a file, cannot be judged
 
 examples:
   lifeboat status                          how is this host?
@@ -27,6 +30,7 @@ examples:
   lifeboat evacuate --dry-run              what would an evacuation do?
   lifeboat migrate web --to beta           move one container
   lifeboat policy check my-rules.toml      is this policy file good?
+  smartctl --json -x /dev/sda | lifeboat policy try -    what would the rules say?
 """
 
 Verb = Callable[[argparse.Namespace], int]
@@ -122,8 +126,42 @@ def _add_policy(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     )
     explain = _verb(inner, "explain", policy.explain, "how every rule stands on every device, and why")
     explain.add_argument("what", nargs="?", help="only this rule or device")
+    _add_offline(inner)
     _verb(inner, "reload", policy.reload, "have lifeboatd read the policies anew")
     _verb(inner, "score", policy.scores, "precision and recall of the rules, from what lifeboat verdict was told")
+
+
+def _add_offline(inner: Subparsers[argparse.ArgumentParser]) -> None:
+    _verb(inner, "new", offline.new, "print a commented policy file to begin with")
+    trial = _verb(inner, "try", offline.judge_recorded, "judge recorded output of devices")
+    trial.add_argument(
+        "files",
+        nargs="+",
+        help="outputs of smartctl --json -x (or its text), trees of sysfs or listings of them, kernel logs, "
+        "outputs of ipmitool, machine-check records, in the order of time; - for standard input",
+    )
+    trial.add_argument("--signals", action="store_true", help="show every signal that was read")
+    replay = _verb(inner, "replay", offline.replay, "run rules over the past: when would they have fired")
+    replay.add_argument(
+        "files",
+        nargs="*",
+        help="traces of lifeboat policy record, or Backblaze's daily CSV files in the order of days (default: what "
+        "this host has told)",
+    )
+    replay.add_argument("--alarms", action="store_true", help="list every alarm")
+    replay.add_argument(
+        "--disks-per-host", type=int, default=1, metavar="N", help="devices that make a host-year (default: 1)"
+    )
+    record = _verb(inner, "record", offline.record, "print what this host has told, for lifeboat policy replay")
+    for parser in (trial, replay):
+        parser.add_argument(
+            "--policy",
+            action="append",
+            metavar="FILE",
+            help="rules to use; may be repeated (default: all in force)",
+        )
+    for parser in (replay, record):
+        parser.add_argument("--days", type=float, default=90.0, metavar="N", help="how far back (default: 90)")
 
 
 def _add_quiet(verbs: Subparsers[argparse.ArgumentParser]) -> None:

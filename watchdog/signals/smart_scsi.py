@@ -38,6 +38,10 @@ def told_by_scsi(answer: Answer) -> Iterator[Told]:
 def _health(answer: Answer) -> Iterator[Told]:
     status = part(answer, "smart_status")
     passed, sense = status.get("passed"), part(status, "scsi")
+    if str(answer.get("scsi_vendor") or "").strip() == "NVMe":
+        reason = "an NVMe drive asked through a translation to SCSI, which hides its health log: ask with -d nvme"
+        yield Told("smart.health_failed", None, reason)
+        return
     if not isinstance(passed, bool):
         yield Told("smart.health_failed", None, "the drive does not tell its health, as a RAID volume")
         return
