@@ -22,6 +22,7 @@ from migrator.facts import own_version
 from migrator.model import Method, Value
 from migrator.quiet_server import QuietServer
 from watchdog.admin_policy import add_policy, policy_status
+from watchdog.admin_signals import signals_shown
 from watchdog.daemon.order import Cause, Order
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _add_views(app: FastAPI, daemon: Daemon) -> None:
 
     @app.get("/v1/signals")
     def signals() -> list[dict[str, Any]]:
-        return _signals(daemon)
+        return signals_shown(daemon.readings.history(), time.time())
 
     @app.get("/v1/plan")
     def plan(method: Method | None = None) -> dict[str, Any]:
@@ -174,22 +175,6 @@ def _status(daemon: Daemon) -> dict[str, Any]:
         "jobs": [{"id": job.id, "what": job.what} for job in daemon.jobs.running()],
         "peers": [peer.model_dump() for peer in daemon.members.peers()] if daemon.members.joined else [],
     }
-
-
-def _signals(daemon: Daemon) -> list[dict[str, Any]]:
-    now = time.time()
-    return [
-        {
-            "signal": reading.signal,
-            "device": reading.device.name,
-            "identity": reading.device.identity,
-            "about": dict(reading.device.about),
-            "value": reading.value,
-            "age_s": round(now - reading.at, 1),
-            "reason": reading.reason,
-        }
-        for reading in daemon.readings.history().latest()
-    ]
 
 
 def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:

@@ -47,12 +47,22 @@ def signals(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show.as_json(found)
         return 0
-    rows = [
-        (item["device"], item["signal"], show.number(item["value"]), f"{item['age_s']:.0f} s", item["reason"])
-        for item in sorted(found, key=lambda item: (item["identity"], item["signal"]))
-    ]
-    show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "WHY NOT"), rows)
+    rows = [_signal_row(item) for item in sorted(found, key=lambda item: (item["identity"], item["signal"]))]
+    show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "TREND", "SOURCE", "WHY"), rows)
+    blind = sum(item["value"] is None for item in found)
+    if blind:
+        show.line(f"{blind} of {len(found)} signals cannot be read: that is not the same as healthy")
     return 0
+
+
+def _signal_row(item: dict[str, Any]) -> tuple[str, ...]:
+    trend, last = item["trend"], item["last_value"]
+    changed = f"{trend['change']:+g} in {show.duration(trend['over_s'])}" if trend and trend["change"] else ""
+    value = show.number(item["value"])
+    if item["value"] is None and last is not None:
+        value += f" for {show.duration(item['blind_for_s'])}, was {last:g}"
+    age = show.duration(item["age_s"])
+    return item["device"], item["signal"], value, age, changed, item["source"], item["reason"]
 
 
 def _catalog(*, as_json: bool) -> int:
