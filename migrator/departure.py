@@ -26,7 +26,11 @@ class Departure:
 
 @dataclass(frozen=True)
 class Place:
-    """A migration's place among others: the lowest order goes first; `stopped` gives it up before the commit."""
+    """A migration's place among others: the lowest order goes first; `stopped` gives it up before the commit.
+
+    `drill` marks it as one that the target will give back.
+    """
 
     order: float = 0.0
+    drill: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)

@@ -15,8 +15,9 @@ from migrator.caretaker import Caretaker, adopted
 from migrator.choice.filters import reject
 from migrator.departure import Departure, Place
 from migrator.desk import Desk
-from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.facts import FactsReader, Standing
+from migrator.giving_back import RETURN_LIMIT_S, Returned, give_back
 from migrator.hall import Hall
 from migrator.health import Health
 from migrator.journal import Entry, Journal, Side
@@ -29,6 +30,7 @@ from migrator.model import (
     MigrationOutcome,
     Rejection,
 )
+from migrator.names import MigrationId
 from migrator.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.server import Member
@@ -153,6 +155,14 @@ class Engine:
                 refused.append(Rejection(host=host, code=error.code, reason=error.message))
         return tuple(refused)
 
+    def ask_back(self, migration: str, target: str) -> float:
+        """After a drill: let a target give back what it got; return the freeze in milliseconds."""
+        path = f"/v1/migrations/{migration}/return"
+        found = self._neighbours.client(target).call("POST", path, None, Returned, timeout_s=RETURN_LIMIT_S)
+        if found.error:
+            raise ExecutionError(f"{target} could not give it back: {found.error}", code="not-given-back")
+        return found.freeze_ms
+
     def _pasts(self) -> list[Past]:
         """Return past migrations away from here, newest first."""
         entries = self._journal.entries(limit=REMEMBERED)
@@ -273,7 +283,14 @@ class Engine:
                 raise NotAllowedError(f"{member} asks in the name of {wish.source}", code="not-yours")
             return self._desk.hold(wish)
 
+        @router.post("/v1/migrations/{migration}/return")
+        def give_back_drilled(migration: MigrationId, member: Member) -> Returned:
+            return give_back(self._journal, migration, member, self._move_back)
+
         return router
+
+    def _move_back(self, container: str, host: str) -> MigrationOutcome:
+        return self.migrate(container, host, None, lambda _: None)
 
     def stream_handlers(self) -> Mapping[str, StreamHandler]:
         """Return the target's side of the streams."""

@@ -7,6 +7,7 @@
     GET    /v1/migrations/ID           -> Report                also how the drain is watched
     POST   /v1/migrations/ID/complete  -> Report                the source has released; clear away
     DELETE /v1/migrations/ID           -> Report                abort, before the commit only
+    POST   /v1/migrations/ID/return    -> Returned              after a drill, by its source: give it back
     GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
 
 Every request may be repeated: a target answers a second one from what it has already done.
@@ -35,6 +36,7 @@ class Proposal(Value):
     method: Method
     copy_image: bool
     pager: Pager = Pager.LIFEBOAT
+    drill: bool = False  # the target gives it back when it is asked to
 
 
 class Accepted(Value):

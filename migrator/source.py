@@ -135,6 +135,7 @@ class SourceMigration:
             method=self._method,
             copy_image=self._shared.settings.copy_images,
             pager=self._shared.settings.pager,
+            drill=self._place.drill,
         )
         self._undo.callback(self._withdraw)
         accepted = self._target.call("POST", "/v1/migrations", proposal, Accepted, timeout_s=REQUEST_WAIT_S)

@@ -47,6 +47,12 @@ class EvacuateRequest(Value):
     method: Method | None = None
 
 
+class DrillRequest(Value):
+    """A fire drill of the canaries, or of all containers."""
+
+    everything: bool = False
+
+
 def build_admin(daemon: Daemon) -> FastAPI:
     """Return the application."""
     app = FastAPI(title="lifeboat admin API", docs_url=None, redoc_url=None, openapi_url=None)
@@ -105,6 +111,10 @@ def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/evacuate")
     def evacuate(request: EvacuateRequest) -> StreamingResponse:
         return _stream(daemon.evacuate(Order(cause=Cause.ADMIN, method=request.method)))
+
+    @app.post("/v1/drill")
+    def drill(request: DrillRequest) -> StreamingResponse:
+        return _stream(daemon.begin_drill(everything=request.everything))
 
     @app.post("/v1/cancel")
     def cancel() -> StreamingResponse:

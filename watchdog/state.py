@@ -51,7 +51,18 @@ class Circumstances:
     @property
     def permitted(self) -> bool:
         """Say whether a failing host may empty itself."""
-        return self.automatic and self.clustered and self.surveyed and not self.paused and not self.storm
+        return self.surveyed and not self.hindrance
+
+    @property
+    def hindrance(self) -> str:
+        """Say why a failing host may not empty itself, empty when nothing speaks against it."""
+        if self.paused:
+            return "paused by an admin"
+        if not self.automatic:
+            return "evacuation.automatic is off"
+        if not self.clustered:
+            return "this host belongs to no cluster"
+        return f"not moved on signals alone, as {self.storm}" if self.storm else ""
 
 
 @dataclass(frozen=True)
@@ -97,12 +108,6 @@ def _actions(state: HostState, following: HostState) -> tuple[Action, ...]:
 
 def _sentence(following: HostState, assessment: Assessment, circumstances: Circumstances) -> str:
     because = assessment.reason
-    if following is HostState.FAILING and circumstances.paused:
-        return f"failing, but paused by an admin, because {because}"
-    if following is HostState.FAILING and not circumstances.automatic:
-        return f"failing, but evacuation.automatic is off, because {because}"
-    if following is HostState.FAILING and not circumstances.clustered:
-        return f"failing, but this host belongs to no cluster, because {because}"
-    if following is HostState.FAILING and circumstances.storm:
-        return f"failing, but not moved on signals alone, as {circumstances.storm}, because {because}"
+    if following is HostState.FAILING and circumstances.hindrance:
+        return f"failing, but {circumstances.hindrance}, because {because}"
     return f"{following} because {because}"

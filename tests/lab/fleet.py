@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrator.errors import CommandError, ExecutionError
+from migrator.errors import CommandError, ExecutionError, LifeboatError
 from tests.lab import cluster, drives, signals
 from tests.lab.host import Host
 from tests.lab.image import BASE
@@ -85,14 +85,21 @@ class Fleet:
         return str(self.lifeboat(host, "status")["state"])
 
     def places(self) -> dict[str, list[str]]:
-        """Return on which hosts each container runs, by podman's word."""
+        """Return on which hosts each container runs, by podman's word.
+
+        A host that is down, or whose podman waits for a migration, is left out.
+        """
         found: dict[str, list[str]] = {box.name: [] for box in self.boxes}
         for host in self.lab.hosts.values():
-            if host.running:
-                listed = host.run(["podman", "ps", "--format", "{{.Names}}"], timeout_s=60).output.split()
-                for name in listed:
-                    found.setdefault(name, []).append(host.name)
+            for name in self._running(host):
+                found.setdefault(name, []).append(host.name)
         return found
+
+    def _running(self, host: Host) -> list[str]:
+        try:
+            return host.run(["podman", "ps", "--format", "{{.Names}}"], timeout_s=30).output.split()
+        except LifeboatError:
+            return []
 
     def harm(self, box: Box) -> str:
         """Return what is wrong with a container that runs on exactly one host; empty when nothing is."""

@@ -28,6 +28,7 @@ from watchdog.settings import EvacuationSettings, Settings
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.state import HostState
 
+ROOT = Path(__file__).parents[2]
 DISK = Device(DeviceKind.DISK, "disk:1", "/dev/sda", {"type": "hdd"})
 RULE = """
 [[rule]]
@@ -47,10 +48,21 @@ class FakeEngine:
         self.moved: list[str] = []
         self.fails: set[str] = set()
         self.kept: set[str] = set()
+        self.canaries: set[str] = set()
+        self.keepers: set[str] = set()
         self.healths: tuple[HealthTold, ...] = ()
 
     def containers(self) -> tuple[Any, ...]:
-        return tuple(SimpleNamespace(name=name) for name in self.targets)
+        marked = {"lifeboat.canary": "yes"}
+        return tuple(
+            SimpleNamespace(name=name, labels=marked if name in self.canaries else {}) for name in self.targets
+        )
+
+    def ask_back(self, migration: str, target: str) -> float:
+        if target in self.keepers:
+            raise LifeboatError(f"{target} does not give it back", code="x")
+        self.targets[self.moved[-1]] = target
+        return 250.0
 
     def survey(self) -> Survey:
         return Survey(self.healths, ())
@@ -294,6 +306,77 @@ def test_an_evacuation_that_an_admin_ordered_is_taken_up_after_a_restart(tmp_pat
     assert house.engine is not None
     assert house.engine.moved == ["web"]
     assert orders.read() is None
+
+
+def drilled(house: House, *, everything: bool = False) -> dict[str, Any]:
+    """Drill to the end, with the tick at work, and return the report."""
+    job = house.daemon.begin_drill(everything=everything)
+    deadline = time.monotonic() + 20
+    while not job.ended and time.monotonic() < deadline:
+        house.daemon.tick()
+        time.sleep(0.005)
+    return job.lines[-1]
+
+
+def drill_house(tmp_path: Path, engine: FakeEngine) -> House:
+    """Return a house with the shipped rule for drills."""
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped/drill.toml").write_text((ROOT / "policies/drill.toml").read_text())
+    house = House(tmp_path, engine)
+    house.read(0.0)
+    house.tick()
+    return house
+
+
+def test_a_drill_goes_the_whole_way_and_comes_back(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta", db="beta")
+    engine.canaries.add("web")
+    house = drill_house(tmp_path, engine)
+    report = drilled(house)
+    assert (report["failures"], report["status"]) == ([], 0)
+    assert [step["step"] for step in report["steps"]] == ["marked", "judged", "evacuating", "moved", "back"]
+    assert engine.moved == ["web"]
+    assert set(engine.targets) == {"web", "db"}
+    assert house.tick(2) is HostState.HEALTHY
+    assert not house.daemon.flags.flags.cordoned
+    assert any("this is a drill" in event.text for event in house.alerts())
+    assert all(event.kind is not Kind.CALL_A_HUMAN for event in house.alerts())
+
+
+def test_a_drill_that_fails_says_where_and_is_over(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta", db="beta")
+    engine.fails.add("db")
+    engine.keepers.add("beta")
+    house = drill_house(tmp_path, engine)
+    report = drilled(house, everything=True)
+    assert report["status"] == 4
+    assert any("db did not leave" in words for words in report["failures"])
+    assert any("web is still on beta" in words for words in report["failures"])
+    assert house.tick(2) is HostState.HEALTHY
+
+
+def test_a_drill_needs_a_canary_and_a_host_that_could_act(tmp_path: Path) -> None:
+    house = drill_house(tmp_path, FakeEngine(web="beta"))
+    with pytest.raises(LifeboatError, match="no running container carries the label"):
+        house.daemon.begin_drill(everything=False)
+    house.daemon.flags.change(paused=True)
+    with pytest.raises(LifeboatError, match="paused by an admin"):
+        house.daemon.begin_drill(everything=True)
+    house.read(1.0)
+    house.daemon.tick()
+    with pytest.raises(LifeboatError, match="failing as it is"):
+        house.daemon.begin_drill(everything=True)
+
+
+def test_a_mark_that_a_dead_daemon_left_moves_nothing(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta")
+    house = drill_house(tmp_path, engine)
+    house.daemon.drill._mark(1.0)
+    house.start()
+    assert house.tick(4) is HostState.HEALTHY
+    house.daemon.drill._mark(1.0)  # and were it set without a drill, it would name no container
+    house.tick(4)
+    assert engine.moved == []
 
 
 def test_blindness_is_told_once_also_over_restarts(tmp_path: Path) -> None:

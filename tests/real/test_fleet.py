@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.fleet import Fleet, mixed_boxes
+from tests.lab.fleet import Box, Fleet, mixed_boxes
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.real
@@ -50,3 +50,18 @@ def test_twenty_containers_leave_a_failing_host(five: Lab) -> None:
     print(f"planned {plan['ends_s']} s, took {took_s:.0f} s, {len(freezes)} freezes")
     status = fleet.lifeboat(source, "status")
     assert status["cordoned"]
+
+
+def test_a_drill_moves_the_canary_and_brings_it_back(lab: Lab) -> None:
+    fleet, source = Fleet(lab), lab.host("alpha")
+    canary, other = Box("canary", 1, 16, labels={"lifeboat.canary": "yes"}), Box("other", 2)
+    fleet.fill(source, [canary, other])
+    report = fleet.lifeboat(source, "drill", timeout_s=180)
+    assert report["failures"] == []
+    assert [step["step"] for step in report["steps"]] == ["marked", "judged", "evacuating", "moved", "back"]
+    assert fleet.places() == {"canary": ["alpha"], "other": ["alpha"]}
+    assert [fleet.harm(box) for box in (canary, other)] == ["", ""]
+    ways = [f"{item['source']} -> {item['target']}" for item in fleet.lifeboat(source, "history")]
+    assert sorted(ways) == ["alpha -> beta", "beta -> alpha"]
+    fleet.wait("a healthy host", lambda: fleet.state(source) == "healthy", 30)
+    assert not fleet.lifeboat(source, "status")["cordoned"]

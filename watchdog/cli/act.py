@@ -1,4 +1,4 @@
-"""Verbs that act: migrate, evacuate, cancel, cordon, uncordon, pause, resume, storm reset."""
+"""Verbs that act: migrate, evacuate, drill, cancel, cordon, uncordon, pause, resume, storm reset."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def evacuate(arguments: argparse.Namespace) -> int:
             print_plan(found)
         return 0
     return _follow("/v1/evacuate", {"method": arguments.method}, as_json=arguments.json)
+
+
+def drill(arguments: argparse.Namespace) -> int:
+    """Hold a fire drill, with its course."""
+    return _follow("/v1/drill", {"everything": arguments.all}, as_json=arguments.json)
 
 
 def cancel(arguments: argparse.Namespace) -> int:

@@ -101,6 +101,8 @@ def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     for parser in (migrate, evacuate):
         _add_method(parser)
         parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    drill = _verb(verbs, "drill", act.drill, "a fire drill: a marked signal, and canaries leave and come back")
+    drill.add_argument("--all", action="store_true", help="all containers, not only lifeboat.canary=yes")
     _verb(verbs, "cancel", act.cancel, "stop the evacuation under way; what is not committed goes back")
     _verb(verbs, "cordon", act.set_flag, "take no containers from other hosts")
     _verb(verbs, "uncordon", act.set_flag, "take containers again")

@@ -19,6 +19,7 @@ from watchdog.alerts.deliver import Deliverer
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.alerts.outbox import Outbox
 from watchdog.daemon.bell import Bell
+from watchdog.daemon.drill import Drill, is_drill
 from watchdog.daemon.evacuation import migration_event
 from watchdog.daemon.evacuations import Evacuations
 from watchdog.daemon.flags import FlagFile
@@ -85,6 +86,8 @@ class Daemon:
         self.evacuations = Evacuations(
             self.jobs, self.settings.evacuation, self.settings.migrator, self.places.state, self.deliverer.send
         )
+        self.drill = Drill(lambda: self.readings)
+        self.drill.clear()
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
         self.stopping = threading.Event()
         self.reloading = threading.Event()
@@ -146,14 +149,7 @@ class Daemon:
         self._join_cluster()
         before = self.flags.flags
         self.judgement.assess()
-        circumstances = Circumstances(
-            automatic=self.settings.evacuation.automatic,
-            paused=before.paused,
-            clustered=self.engine is not None,
-            surveyed=self.storm_watch.latest is not None,
-            storm=self._storm(),
-            evacuation_ended=not self.evacuations.running,
-        )
+        circumstances = self._circumstances()
         decision = decide(before.state, self.assessment, circumstances)
         if decision.sentence != self.sentence:
             _log.info("%s", decision.sentence)
@@ -168,6 +164,16 @@ class Daemon:
         if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
             self._evacuate_again()
         self._survey()
+
+    def _circumstances(self) -> Circumstances:
+        return Circumstances(
+            automatic=self.settings.evacuation.automatic,
+            paused=self.flags.flags.paused,
+            clustered=self.engine is not None,
+            surveyed=self.storm_watch.latest is not None,
+            storm=self._storm(),
+            evacuation_ended=not self.evacuations.running,
+        )
 
     def _survey(self) -> None:
         """Ask the other hosts how they are, while this one is failing: many at once are a storm."""
@@ -204,6 +210,8 @@ class Daemon:
         if order.cause is not Cause.DRILL:
             self.flags.change(cordoned=True)  # until an admin says otherwise
         job = self.evacuations.begin(self.host, engine, order)
+        if order.cause is Cause.DRILL:
+            self.drill.began(job)
         if order.cause is Cause.VERDICT and not order.again:
             acting = self.assessment.acting
             rules = [state.rule.id for state in acting]
@@ -233,8 +241,19 @@ class Daemon:
 
     def _evacuate_again(self) -> None:
         """A failing host that is not empty looks now and then whether somebody can take the rest by now."""
-        if self.evacuations.due_again():
+        if not is_drill(self.assessment) and (self.evacuations.due_again() or self.evacuations.was_drill):
             self.evacuate(Order(cause=Cause.VERDICT, again=True))
+
+    def begin_drill(self, *, everything: bool) -> Job:
+        """Begin a fire drill of the canaries, or of all; raises `PrerequisiteError` with what hinders."""
+        engine, hindrance = self.moving(), self._circumstances().hindrance
+        names = self.drill.check(engine, self.assessment, everything=everything, hindrance=hindrance)
+        return self.jobs.start("drill", lambda job: self.drill.run(job, engine, names, self._verdict))
+
+    def _verdict(self) -> Verdict:
+        """Return the verdict of now, and have the tick judge what is new."""
+        self.bell.ring()
+        return self.assessment.verdict
 
     def migrate(self, container: str, target: str, method: Method | None) -> Job:
         """Begin to move one container."""
@@ -277,8 +296,9 @@ class Daemon:
         if action is Action.ALERT:
             self._tell_verdict()
         elif action is Action.EVACUATE:
-            self.evacuate(Order(cause=Cause.VERDICT, time_left_s=self._time_left_s()))
-        elif self.evacuations.by_verdict:
+            real = Order(cause=Cause.VERDICT, time_left_s=self._time_left_s())
+            self.evacuate(self.drill.order() if is_drill(self.assessment) else real)
+        elif self.evacuations.by_signals:
             self.evacuations.stop()
 
     def _tell_verdict(self) -> None:

@@ -54,6 +54,7 @@ class Evacuation:
             self._tell_move,
             at_once=self._at_once,
             retry_s=self._retry_s,
+            drill=self._order.cause is Cause.DRILL,
         )
         moves = queue.run(plan, job)
         return self._tell_end(plan, moves, time.monotonic() - began_at)

@@ -44,9 +44,14 @@ class Evacuations:
         return self._job is not None and not self._job.ended
 
     @property
-    def by_verdict(self) -> bool:
+    def by_signals(self) -> bool:
         """Say whether the evacuation under way rests on signals alone."""
-        return self.running and self._order is not None and self._order.cause is Cause.VERDICT
+        return self.running and self._order is not None and self._order.cause is not Cause.ADMIN
+
+    @property
+    def was_drill(self) -> bool:
+        """Say whether the latest evacuation was a drill's."""
+        return self._order is not None and self._order.cause is Cause.DRILL
 
     def begin(self, host: str, engine: Engine, order: Order) -> Job:
         """Begin to empty this host, or return the evacuation under way."""

@@ -63,6 +63,7 @@ class MoveQueue:
         *,
         at_once: int,
         retry_s: float,
+        drill: bool = False,
     ) -> None:
         self._engine = engine
         self._method = method
@@ -70,6 +71,7 @@ class MoveQueue:
         self._tell = tell
         self._at_once = at_once
         self._retry_s = retry_s
+        self._drill = drill
         self._waiting: list[_Container] = []
         self._running: dict[Future[MigrationOutcome | _Refused], _Container] = {}
         self._moves = Moves()
@@ -120,7 +122,7 @@ class MoveQueue:
                 planned.target or "",
                 planned.method,
                 lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
-                place=Place(container.order, job.cancelled),
+                place=Place(container.order, self._drill, job.cancelled),
                 planned=True,
             )
         except LifeboatError as error:

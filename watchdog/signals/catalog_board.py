@@ -156,6 +156,9 @@ SEL = {
 READER = {
     "reader.blind": ("flag", "bool", "unreadable while a reader finds nothing to read, fails or hangs"),
 }
+DRILL = {
+    "lifeboat.drill": ("flag", "bool", "`lifeboat drill` is under way: it sets this itself"),
+}
 
 TABLES = (
     (DeviceKind.DIMM, "edac", DIMM),
@@ -178,5 +181,6 @@ TABLES = (
     (DeviceKind.HOST, "edac", MEMORY),
     (DeviceKind.HOST, "ipmi", SEL),
     (DeviceKind.HOST, "", READER),
+    (DeviceKind.HOST, "drill", DRILL),
 )
 """What a signal is about, the reader that tells it, and the signals: name -> kind, unit, description."""
