@@ -66,7 +66,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
             more = client.report()["answers"] + 1
             fleet.wait("a client to be served", partial(served, client, more), 30)
         seen = [client.stop() for client in clients]
-        harm = [found for box in boxes if (found := fleet.harm(box))]
+        harm = fleet.harms()
     return {
         "way": way,
         "containers": arguments.containers,

@@ -17,7 +17,7 @@ from tests.lab.lab import Lab
 from tests.lab.traffic import ask
 
 SETTINGS = "[signals]\nsmart_poll_s = 2.0\nedac = false\n"
-STARTED_AT_ONCE = 4
+AT_ONCE = 4
 START_TIMEOUT_S = 120
 CALM_WORKLOAD = (
     "exec(open('/usr/local/bin/workload').read().replace('ROUND_PAUSE_S = 0.002', 'ROUND_PAUSE_S = 0.2'))"
@@ -64,13 +64,15 @@ class Fleet:
 
     def fill(self, host: Host, boxes: Sequence[Box]) -> None:
         """Start containers on a host and wait until they serve."""
-        with ThreadPoolExecutor(STARTED_AT_ONCE) as workers:
-            list(workers.map(lambda box: host.run(box.argv(), timeout_s=START_TIMEOUT_S), boxes))
-        for box in boxes:
-            self.boxes.append(box)
+
+        def start(box: Box) -> None:
+            host.run(box.argv(), timeout_s=START_TIMEOUT_S)
             if box.memory_mib:
-                self.wait(f"{box.name} to serve", lambda box=box: self._asked(box) is not None, 60)  # type: ignore[misc]
-                self._boots[box.name] = str((self._asked(box) or {})["boot"])
+                self.wait(f"{box.name} to serve", lambda: self._boot(box) != "", 60)
+
+        with ThreadPoolExecutor(AT_ONCE) as workers:
+            list(workers.map(start, boxes))
+        self.boxes += boxes
 
     def break_disk(self, host: Host) -> None:
         """Let a host's disk say that it is failing."""
@@ -101,9 +103,16 @@ class Fleet:
         except LifeboatError:
             return []
 
-    def harm(self, box: Box) -> str:
-        """Return what is wrong with a container that runs on exactly one host; empty when nothing is."""
-        hosts = self.places()[box.name]
+    def harms(self, boxes: Sequence[Box] | None = None) -> list[str]:
+        """Return what is wrong with containers, all or the given ones; nothing when each is well on one host."""
+        places = self.places()
+        with ThreadPoolExecutor(AT_ONCE) as workers:
+            found = workers.map(
+                lambda box: self._harm(box, places[box.name]), self.boxes if boxes is None else boxes
+            )
+            return [harm for harm in found if harm]
+
+    def _harm(self, box: Box, hosts: Sequence[str]) -> str:
         if len(hosts) != 1:
             return f"{box.name} runs on {hosts}"
         if box.memory_mib:
@@ -126,6 +135,11 @@ class Fleet:
                 raise ExecutionError(f"waited {timeout_s:g} s for {what}", code="lab-timeout")
             time.sleep(0.2)
         return time.monotonic() - began_at
+
+    def _boot(self, box: Box) -> str:
+        """Remember by what name a container calls this run of it; empty while it does not answer."""
+        self._boots[box.name] = str((self._asked(box) or {}).get("boot", ""))
+        return self._boots[box.name]
 
     def _asked(self, box: Box, request: str = "count") -> dict[str, Any] | None:
         try:

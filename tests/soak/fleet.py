@@ -57,7 +57,7 @@ def second_host_fails(fleet: Fleet) -> list[str]:
     judged_at = time.time()
     for host in (alpha, beta):
         fleet.wait(f"{host.name} to be empty", lambda host=host: empty(fleet, host.name), LIMIT_S)  # type: ignore[misc]
-    wrong = [harm for box in fleet.boxes if (harm := fleet.harm(box))]
+    wrong = fleet.harms()
     for item in fleet.lifeboat(alpha, "history"):
         frozen = [phase["began_at"] for phase in item["phases"] if phase["phase"] == "freeze"]
         proposed_late = item["phases"][0]["began_at"] > judged_at + 1
@@ -79,7 +79,7 @@ def target_dies(fleet: Fleet) -> list[str]:
     fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S)
     history = fleet.lifeboat(alpha, "history")
     committed = {item["container"] for item in history if item["target"] == "gamma" and item["phase"] != "aborted"}
-    wrong = [harm for box in fleet.boxes if box.name not in committed and (harm := fleet.harm(box))]
+    wrong = fleet.harms([box for box in fleet.boxes if box.name not in committed])
     done = {item["container"] for item in history if item["phase"] == "done"}
     wrong += [f"{box.name} was not moved" for box in fleet.boxes if box.name not in done | committed]
     print(f"target: {len(committed)} had been committed to gamma, {len(done - committed)} others are elsewhere")
