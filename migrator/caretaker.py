@@ -2,7 +2,8 @@
 
 A source that is alive brings its migrations to an end. When it is silent, what may be done here follows from
 what was journalled: before the restore the container cannot have been committed, so it may be cleared away;
-a restored one only waits, however long, for the source's decision; a committed one is ours.
+a restored one only waits, however long, for the source's decision; a committed one is ours. A committed one whose
+memory will not come falls back as its setting or label says. What follows from what is in migrator.steps.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 from migrator.control import ControlClient
 from migrator.errors import LifeboatError
 from migrator.hall import Hall
-from migrator.journal import Decision, Journal, Side
-from migrator.model import MigrationOutcome, Phase
+from migrator.journal import Journal, Side
+from migrator.model import ContainerFacts, Fallback, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol import DecisionTold, Proposal, Standing
+from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
+from migrator.steps import Step, next_step
 from migrator.target import Reception
 
 LOOK_S = 3.0
@@ -30,42 +32,10 @@ QUIET_S = 10.0  # a source that is at work is heard more often, but for long cop
 FORGET_S = 600.0  # an ended migration still answers its source for so long
 SHIM_WAIT_S = 2.0
 PEER_WAIT_S = 10.0
+FALLBACK_LABEL = "lifeboat.fallback"
+NEED_REMAINS = frozenset({Standing.LOST, Standing.FALLING_BACK})
 
 _log = logging.getLogger(__name__)
-
-
-class Step(StrEnum):
-    """What is to be done with an incoming migration."""
-
-    WAIT = "wait"
-    ABORT = "abort"
-    COMMIT = "commit"  # or go on with a commit that was cut short
-    COMPLETE = "complete"
-    LOSE = "lose"  # tell people; when they have removed the container, clear away
-
-
-AFTER_RESTORE: dict[str, Step] = {Decision.COMMIT: Step.COMMIT, Decision.ABORT: Step.ABORT}
-
-
-def next_step(standing: Standing, own: Decision | None, told: DecisionTold | None, *, patient: bool) -> Step:
-    """Return what follows from the journal's decision here and the source's word.
-
-    `told` is None when the source does not answer; then `patient` says that it may yet come back.
-    """
-    if own is Decision.ABORT:
-        return Step.ABORT
-    if standing is Standing.LOST:
-        return Step.LOSE
-    if standing is Standing.RESTORED:
-        word = own or (told.decision if told else "")
-        return AFTER_RESTORE.get(word, Step.WAIT)
-    if standing is Standing.DRAINED:
-        over = told.ended if told else not patient
-        return Step.COMPLETE if over else Step.WAIT
-    if standing in (Standing.RESERVED, Standing.PARKED) and own is None:
-        over = told.decision == Decision.ABORT if told else not patient
-        return Step.ABORT if over else Step.WAIT
-    return Step.WAIT
 
 
 class Caretaker:
@@ -113,38 +83,60 @@ class Caretaker:
         report = reception.report()
         if quiet_s < QUIET_S and report.standing is not Standing.LOST:
             return
-        told = self._ask(reception.proposal)
+        told = ask_source(self._peers, reception.proposal)
         patient = quiet_s < self._hall.settings.reconnect_limit_s
-        step = next_step(report.standing, self._hall.journal.decision(migration), told, patient=patient)
-        if step not in (Step.WAIT, Step.LOSE):
-            _log.info("migration %s: its source is quiet; %s", migration, step)
+        step = next_step(
+            report.standing,
+            self._hall.journal.decision(migration),
+            told,
+            patient=patient,
+            remains=report.standing not in NEED_REMAINS or reception.remains,
+            opened=reception.may_have_spoken,
+        )
+        self._take(step, reception, report.reason, told)
+
+    def _take(self, step: Step, reception: Reception, reason: str, told: DecisionTold | None) -> None:
+        if step is not Step.WAIT:
+            _log.info("migration %s: %s", reception.proposal.migration, step)
         if step is Step.COMMIT:
             reception.commit()
         elif step is Step.COMPLETE:
             reception.complete()
+        elif step is Step.ABORT and told is None:
+            reception.abandon(reason or "its source is gone")
         elif step is Step.ABORT:
-            if told is None:
-                reception.abandon("its source is gone")
-            else:
-                reception.abort("its source aborted it")
-        elif step is Step.LOSE:
-            self._lose(reception, report.reason)
+            reception.abort(reason or "its source aborted it")
+        elif step is Step.YIELD:
+            reception.give_way()
+        elif step in (Step.FALL_BACK, Step.CALL_A_HUMAN):
+            self._lose(reception, reason, step)
 
-    def _lose(self, reception: Reception, reason: str) -> None:
+    def _lose(self, reception: Reception, reason: str, step: Step) -> None:
+        container = reception.proposal.container
         if reception.given_up:
             reception.lose()
+        elif step is Step.FALL_BACK and fallback_of(container, self._hall.settings) is Fallback.COLD:
+            reception.fall_back()
+            self._tell(reception.outcome(Phase.LOST, f"{reason}; started anew from its files"))
         elif reception.proposal.migration not in self._told:
             self._told.add(reception.proposal.migration)
             self._tell(reception.outcome(Phase.LOST, reason))
 
-    def _ask(self, proposal: Proposal) -> DecisionTold | None:
-        """Ask the source what it decided; None when it does not answer."""
-        path = f"/v1/migrations/{proposal.migration}/decision"
-        try:
-            client = PeerClient(self._peers.peer(proposal.source), self._peers.pki)
-            return client.call("GET", path, None, DecisionTold, timeout_s=PEER_WAIT_S)
-        except LifeboatError:
-            return None
+
+def ask_source(peers: PeerDirectory, proposal: Proposal) -> DecisionTold | None:
+    """Ask the source of an incoming migration what it decided; None when it does not answer."""
+    path = f"/v1/migrations/{proposal.migration}/decision"
+    try:
+        client = PeerClient(peers.peer(proposal.source), peers.pki)
+        return client.call("GET", path, None, DecisionTold, timeout_s=PEER_WAIT_S)
+    except LifeboatError:
+        return None
+
+
+def fallback_of(container: ContainerFacts, settings: MigratorSettings) -> Fallback:
+    """Return what is to be done when the memory of this container is lost: its label, or else the setting."""
+    said = container.labels.get(FALLBACK_LABEL, settings.fallback)
+    return Fallback(said) if said in set(Fallback) else settings.fallback
 
 
 def adopted(hall: Hall, journal: Journal) -> list[Reception]:

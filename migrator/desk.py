@@ -16,16 +16,18 @@ from migrator.admission import admit
 from migrator.admission.rules import Terms
 from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.hall import Hall
-from migrator.journal import Entry, Side
+from migrator.journal import Decision, Entry, Fate, Side
+from migrator.model import Method, Phase
 from migrator.names import MigrationId
 from migrator.peers.limits import IMAGES_BYTES
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
 from migrator.peers.streams import Header
-from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report
+from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report, Standing
 from migrator.reservations import Held, Hold, Reservations
 from migrator.runtime import podman
 from migrator.source import Journey
+from migrator.steps import Reply, answer_proposal
 from migrator.storage import image, receive
 from migrator.target import Reception
 
@@ -75,15 +77,41 @@ class Desk:
 
     def reserve(self, proposal: Proposal) -> Accepted:
         """Take a proposal, or refuse it with a reason; a repeated one is answered again."""
-        self._check_accepting()
+        self._check_method(proposal)
         with self._lock:
-            if proposal.migration in self._receptions:
-                raise PrerequisiteError("this migration is known already", code="already-known")
-            self._check_room(proposal)
-            reception = Reception(self._hall, proposal)
-            self._receptions[proposal.migration] = reception
-            self._reservations.take(proposal.source, proposal.container.memory_bytes)
+            reception = self._receptions.get(proposal.migration)
+            reply = self._answer_proposal(proposal, reception)
+            if reply is Reply.DO:
+                self._check_accepting()
+                self._check_room(proposal)
+                reception = Reception(self._hall, proposal)
+                self._receptions[proposal.migration] = reception
+                self._reservations.take(proposal.source, proposal.container.memory_bytes)
+        if reply is Reply.REFUSE or reception is None or reception.proposal.source != proposal.source:
+            raise PrerequisiteError(
+                f"{self._hall.host} has settled this migration, or knows a later one of {proposal.container.name}",
+                code="old-epoch",
+            )
         return reception.reserve()
+
+    def _check_method(self, proposal: Proposal) -> None:
+        """A cold migration creates the container by the source's words, which nobody can look through."""
+        if proposal.method is Method.COLD and not self._hall.settings.accept_privileged:
+            raise PrerequisiteError(
+                f"{self._hall.host} creates no containers by the words of other hosts",
+                code="cold-not-accepted",
+                hint="set migrator.accept_privileged = true there, if its peers are trusted that far",
+            )
+
+    def _answer_proposal(self, proposal: Proposal, reception: Reception | None) -> Reply:
+        entry = self._hall.journal.entry(proposal.migration)
+        return answer_proposal(
+            reception.standing if reception else None,
+            self._hall.journal.decision(proposal.migration),
+            ended=entry is not None and entry.settled,
+            epoch=proposal.epoch,
+            known_epoch=self._hall.journal.epoch(proposal.container.id),
+        )
 
     def hold(self, wish: Hold) -> Held:
         """Hold memory for an evacuation of another host, or refuse with a reason."""
@@ -132,6 +160,14 @@ class Desk:
         found.touch()
         return found
 
+    def reception_here(self, migration: str) -> Reception:
+        """Return one reception, for a human on this host; raises `PrerequisiteError` for an unknown one."""
+        with self._lock:
+            found = self._receptions.get(migration)
+        if found is None:
+            raise PrerequisiteError(f"there is no incoming migration {migration}", code="unknown-migration")
+        return found
+
     def take_up(self, reception: Reception) -> None:
         """Know a reception that an earlier daemon began."""
         with self._lock:
@@ -175,20 +211,28 @@ class Desk:
 
         @router.get("/{migration}")
         def report(migration: MigrationId, member: Member) -> Report:
-            return self.reception(migration, member).report()
+            return self._report(migration, member)
 
         @router.delete("/{migration}")
         def abort(migration: MigrationId, member: Member) -> Report:
             reception = self.reception(migration, member)
             reception.abort("the source withdrew")
-            self.forget(migration)
             return reception.report()
+
+        self._add_words(router)
+        return router
+
+    def _add_words(self, router: APIRouter) -> None:
+        """Add what is said when something went wrong."""
+
+        @router.post("/{migration}/yield")
+        def yield_container(migration: MigrationId, member: Member) -> Report:
+            self._yield(migration, member)
+            return self._report(migration, member)
 
         @router.get("/{migration}/decision")
         def decision(migration: MigrationId, member: Member) -> DecisionTold:
             return self.decision(migration, member)
-
-        return router
 
     def decision(self, migration: str, target: str) -> DecisionTold:
         """Tell a target what was decided here; nothing of a migration to another host, as if there were none."""
@@ -196,7 +240,9 @@ class Desk:
         if entry is None or entry.side is not Side.SOURCE or _target(entry) != target:
             return DecisionTold(migration=migration, decision="")
         word = self._hall.journal.decision(migration)
-        return DecisionTold(migration=migration, decision=word or "", ended=entry.outcome is not None)
+        return DecisionTold(
+            migration=migration, decision=word or "", ended=entry.settled, resumed=entry.fate is Fate.RESUME
+        )
 
     def streams(self) -> Mapping[str, StreamHandler]:
         """Return what takes bulk data: trees by rsync, container images, complete process images."""
@@ -208,9 +254,33 @@ class Desk:
 
     def _admitted(self, reception: Reception, request: ParkRequest) -> ParkRequest:
         """Return what podman may be given of a request; raises `PrerequisiteError` where that is not clear."""
+        if reception.proposal.method is Method.COLD:
+            return request  # see _check_method
         settings = self._hall.settings
         terms = Terms(settings.accept_privileged, settings.shared_paths)
         return admit(reception.proposal.container, request, terms, podman.places())
+
+    def _report(self, migration: str, source: str) -> Report:
+        """Tell how a migration stands; of one that is over, or was never heard of, the journal tells."""
+        with self._lock:
+            reception = self._receptions.get(migration)
+        if reception is not None and reception.proposal.source == source:
+            reception.touch()
+            return reception.report()
+        journal = self._hall.journal
+        entry = journal.entry(migration)
+        if entry is not None and (entry.side is not Side.TARGET or _source(entry) != source):
+            return Report(migration=migration, standing=Standing.UNKNOWN)
+        return Report(migration=migration, standing=standing_in(entry, journal.decision(migration)))
+
+    def _yield(self, migration: str, source: str) -> None:
+        """A human resumes the container at the source; of what was never heard of here nothing will ever come."""
+        with self._lock:
+            reception = self._receptions.get(migration)
+        if reception is not None and reception.proposal.source == source:
+            reception.yield_container()
+        elif self._hall.journal.entry(migration) is None:
+            self._hall.journal.decide(migration, Decision.ABORT)
 
     def _restore(self, migration: str, source: str, images: bytes) -> Report:
         reception = self.reception(migration, source)
@@ -245,6 +315,23 @@ class Desk:
 
 def _target(entry: Entry) -> str:
     return Journey.model_validate_json(entry.request).target
+
+
+def _source(entry: Entry) -> str:
+    return Proposal.model_validate_json(entry.request).source
+
+
+def standing_in(entry: Entry | None, decision: Decision | None) -> Standing:
+    """Return how a migration stands of which nothing but what the journal has is left."""
+    if decision is Decision.ABORT:
+        return Standing.ABORTED
+    if entry is None:
+        return Standing.UNKNOWN
+    if entry.fate is Fate.FALL_BACK:
+        return Standing.FELL_BACK
+    if entry.fate is Fate.YIELD:
+        return Standing.YIELDED
+    return Standing.COMPLETE if entry.outcome and entry.outcome.phase is Phase.DONE else Standing.LOST
 
 
 async def _body(request: Request) -> bytes:

@@ -28,6 +28,7 @@ from migrator.model import (
     Method,
     MigrationEvent,
     MigrationOutcome,
+    Phase,
     Rejection,
 )
 from migrator.names import MigrationId
@@ -37,11 +38,12 @@ from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
 from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
 from migrator.planning.rates import Past, measured, measured_link
-from migrator.recovery import recover_source
+from migrator.recovery import SourceRecovery
 from migrator.reservations import Held, Hold
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
+from migrator.settlement import Settlement
 from migrator.source import Journey, SourceMigration
 from migrator.storage.size import disk_in_use
 from migrator.timeline import Observer
@@ -201,7 +203,7 @@ class Engine:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
         with self._claimed(facts.id, facts.name):
             rung = self._check_movable(facts, target, method, planned=planned)
-            return SourceMigration(
+            outcome = SourceMigration(
                 self._departure,
                 migration=new_id(),
                 container=facts,
@@ -210,6 +212,9 @@ class Engine:
                 observe=observe,
                 place=place,
             ).run()
+        if outcome.phase is Phase.LOST:  # it was told; the waiting goes on
+            self._follow(outcome.migration, lambda _: None, lambda _: None)
+        return outcome
 
     def _check_movable(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:
         """Return the rung by which a container can go to a target; raises `PrerequisiteError`."""
@@ -244,20 +249,31 @@ class Engine:
         """
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
-                work = (entry, ended, failed)
-                threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
+                self._follow(entry.migration, ended, failed)
         threading.Thread(target=self._desk.get_ready, name="desk", daemon=True).start()
         Caretaker(self._hall, self._peers, self._desk.receptions, self._desk.forget, ended).start()
+
+    def _follow(
+        self, migration: str, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
+    ) -> None:
+        work = (self._journal.entry(migration), ended, failed)
+        threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
 
     def _recover(
         self, entry: Entry, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
     ) -> None:
-        container = Journey.model_validate_json(entry.request).container
         try:
+            recovery = SourceRecovery(self._departure, entry, self._peers)
+            container = recovery.journey.container
             with self._claimed(container.id, container.name):
-                ended(recover_source(self._departure, entry, self._peers))
+                recovery.run(ended, failed)
         except (LifeboatError, OSError) as error:
-            failed(f"the migration {entry.migration} of {container.name} could not be brought to an end: {error}")
+            failed(f"the migration {entry.migration} of {entry.container} could not be brought to an end: {error}")
+
+    @property
+    def settlement(self) -> Settlement:
+        """Return what a human may do about migrations that did not end by themselves."""
+        return Settlement(self._departure, self._peers, self._desk.reception_here)
 
     def history(self, limit: int = 50) -> tuple[MigrationOutcome, ...]:
         """Return the latest migrations that have ended, newest first."""

@@ -1,9 +1,10 @@
 """The journal: what this host intended and did in every migration, on disk before the next step begins.
 
 SQLite with `synchronous=FULL`, so that a line that was written survives a power cut. Besides the lines it
-holds one *decision* per migration: `commit` or `abort`. The first writer wins, whoever it is (the daemon
-or, after the daemon's death, the shim that holds the frozen container), so that no two parties can ever
-act on different decisions. `POINT_OF_NO_RETURN` is the row `commit`.
+holds one *decision* per migration: `commit` or `abort`, and one *fate* where
+a commit did not end well. The first writer wins, whoever it is (the daemon or, after the daemon's death, the shim
+that holds the frozen container), so that no two parties can ever act on different decisions. `POINT_OF_NO_RETURN`
+is the row `commit`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from migrator.errors import ExecutionError
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS migration (
     id TEXT PRIMARY KEY, side TEXT NOT NULL, container TEXT NOT NULL, request TEXT NOT NULL,
-    began_at REAL NOT NULL, outcome TEXT);
+    began_at REAL NOT NULL, outcome TEXT, settled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS line (
     number INTEGER PRIMARY KEY AUTOINCREMENT, migration TEXT NOT NULL REFERENCES migration(id),
     at REAL NOT NULL, phase TEXT NOT NULL, event TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS line_of_migration ON line(migration);
 CREATE TABLE IF NOT EXISTS decision (
     migration TEXT PRIMARY KEY, word TEXT NOT NULL CHECK (word IN ('commit', 'abort')), at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS fate (migration TEXT PRIMARY KEY, word TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS ownership (container TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
 """
 
 
@@ -46,6 +50,15 @@ class Decision(StrEnum):
     ABORT = "abort"
 
 
+class Fate(StrEnum):
+    """What became of a committed migration that did not end by itself: one more irrevocable word."""
+
+    RESUME = "resume"  # source: a human let the container run here again
+    FORGET = "forget"  # a human threw away what is here
+    YIELD = "yield"  # target: it shall never run here, for a human resumes it at the source
+    FALL_BACK = "fall back"  # target: started anew, or left down, as its fallback says
+
+
 @dataclass(frozen=True)
 class Entry:
     """One migration as the journal knows it; `request` is the JSON it began with."""
@@ -57,7 +70,12 @@ class Entry:
     began_at: float
     phase: Phase
     decision: Decision | None
+    fate: Fate | None
     outcome: MigrationOutcome | None
+    settled: bool  # nothing is left to do, for anybody
+
+
+Row = tuple[str, str, str, str, float, str | None, int]
 
 
 class Journal:
@@ -74,7 +92,7 @@ class Journal:
         """Record that a migration was asked for, before anything is done for it; idempotent."""
         with self._transaction() as database:
             database.execute(
-                "INSERT OR IGNORE INTO migration VALUES (?, ?, ?, ?, ?, NULL)",
+                "INSERT OR IGNORE INTO migration VALUES (?, ?, ?, ?, ?, NULL, 0)",
                 (migration, side, container, request, time.time()),
             )
 
@@ -88,31 +106,53 @@ class Journal:
 
     def decide(self, migration: str, word: Decision) -> Decision:
         """Write the decision unless there is one; return the one that holds, on disk."""
-        with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO decision VALUES (?, ?, ?)", (migration, word, time.time()))
-            row = database.execute("SELECT word FROM decision WHERE migration = ?", (migration,)).fetchone()
-        return Decision(row[0])
+        return Decision(self._first("decision", migration, word))
 
     def decision(self, migration: str) -> Decision | None:
         """Return the decision that holds, None while there is none."""
         with self._transaction() as database:
-            row = database.execute("SELECT word FROM decision WHERE migration = ?", (migration,)).fetchone()
-        return Decision(row[0]) if row else None
+            word = _word(database, "decision", migration)
+        return Decision(word) if word else None
 
-    def finish(self, outcome: MigrationOutcome) -> None:
-        """Record how a migration ended."""
+    def seal(self, migration: str, word: Fate) -> Fate:
+        """Write the fate of a committed migration unless it has one; return the one that holds, on disk."""
+        return Fate(self._first("fate", migration, word))
+
+    def fate(self, migration: str) -> Fate | None:
+        """Return the fate that holds, None while there is none."""
+        with self._transaction() as database:
+            word = _word(database, "fate", migration)
+        return Fate(word) if word else None
+
+    def epoch(self, container: str) -> int:
+        """Return the latest epoch of a container (its id) that this host has heard of; 0 when it has not moved."""
+        with self._transaction() as database:
+            row = database.execute("SELECT epoch FROM ownership WHERE container = ?", (container,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def learn_epoch(self, container: str, epoch: int) -> None:
+        """Remember an epoch; an older one changes nothing."""
         with self._transaction() as database:
             database.execute(
-                "UPDATE migration SET outcome = ? WHERE id = ?",
-                (outcome.model_dump_json(), outcome.migration),
+                "INSERT INTO ownership VALUES (?, ?) ON CONFLICT (container) DO UPDATE "
+                "SET epoch = max(epoch, excluded.epoch)",
+                (container, epoch),
+            )
+
+    def finish(self, outcome: MigrationOutcome, *, settled: bool = True) -> None:
+        """Record how a migration ended; one that is not settled is still looked after."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE migration SET outcome = ?, settled = ? WHERE id = ?",
+                (outcome.model_dump_json(), int(settled), outcome.migration),
             )
 
     def entries(self, *, unfinished: bool = False, limit: int = 1000) -> tuple[Entry, ...]:
-        """Return migrations, newest first; with `unfinished`, only those without an outcome."""
-        where = "WHERE outcome IS NULL" if unfinished else ""
+        """Return migrations, newest first; with `unfinished`, only those that are not settled."""
+        where = "WHERE settled = 0" if unfinished else ""
         with self._transaction() as database:
             rows = database.execute(
-                f"SELECT id, side, container, request, began_at, outcome FROM migration {where} "  # noqa: S608  no input in it
+                f"SELECT id, side, container, request, began_at, outcome, settled FROM migration {where} "  # noqa: S608  no input in it
                 "ORDER BY began_at DESC LIMIT ?",
                 (limit,),
             ).fetchall()
@@ -122,7 +162,7 @@ class Journal:
         """Return one migration, None when the journal does not know it."""
         with self._transaction() as database:
             row = database.execute(
-                "SELECT id, side, container, request, began_at, outcome FROM migration WHERE id = ?",
+                "SELECT id, side, container, request, began_at, outcome, settled FROM migration WHERE id = ?",
                 (migration,),
             ).fetchone()
             return self._entry(database, row) if row else None
@@ -135,12 +175,19 @@ class Journal:
             ).fetchall()
         return tuple(MigrationEvent.model_validate_json(row[0]) for row in rows)
 
-    def _entry(self, database: sqlite3.Connection, row: tuple[str, str, str, str, float, str | None]) -> Entry:
-        migration, side, container, request, began_at, outcome = row
+    def _first(self, table: str, migration: str, word: str) -> str:
+        """Insert a word unless there is one; return the one that stands there."""
+        with self._transaction() as database:
+            insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608  no input in it
+            database.execute(insert, (migration, word, time.time()))
+            return _word(database, table, migration)
+
+    def _entry(self, database: sqlite3.Connection, row: Row) -> Entry:
+        migration, side, container, request, began_at, outcome, settled = row
         last = database.execute(
             "SELECT phase FROM line WHERE migration = ? ORDER BY number DESC LIMIT 1", (migration,)
         ).fetchone()
-        word = database.execute("SELECT word FROM decision WHERE migration = ?", (migration,)).fetchone()
+        word, fate = (_word(database, table, migration) for table in ("decision", "fate"))
         return Entry(
             migration=migration,
             side=Side(side),
@@ -148,8 +195,10 @@ class Journal:
             request=request,
             began_at=began_at,
             phase=Phase(last[0]) if last else Phase.PREPARE,
-            decision=Decision(word[0]) if word else None,
+            decision=Decision(word) if word else None,
+            fate=Fate(fate) if fate else None,
             outcome=MigrationOutcome.parse(outcome) if outcome else None,
+            settled=bool(settled),
         )
 
     @contextmanager
@@ -161,5 +210,15 @@ class Journal:
                 database.execute("PRAGMA synchronous = FULL")
                 with database:
                     yield database
+            except sqlite3.Error as error:
+                raise ExecutionError(
+                    f"the journal {self._path} cannot be used: {error}", code="journal", temporary=True
+                ) from error
             finally:
                 database.close()
+
+
+def _word(database: sqlite3.Connection, table: str, migration: str) -> str:
+    query = f"SELECT word FROM {table} WHERE migration = ?"  # noqa: S608  no input in it
+    row = database.execute(query, (migration,)).fetchone()
+    return str(row[0]) if row else ""

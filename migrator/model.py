@@ -35,7 +35,8 @@ class Method(StrEnum):
     """The rungs of the ladder, fastest switchover first."""
 
     LAZY = "lazy"  # processes first, memory on demand after the commit
-    FULL = "full"  # stop, copy everything, start
+    FULL = "full"  # checkpoint with all memory, copy, restore
+    COLD = "cold"  # stop, copy the files, start anew: what was in memory is gone, as after any stop
 
 
 class Pager(StrEnum):
@@ -43,6 +44,13 @@ class Pager(StrEnum):
 
     LIFEBOAT = "lifeboat"  # our own page source and sink
     CRIU = "criu"  # CRIU's page server and lazy-pages daemon
+
+
+class Fallback(StrEnum):
+    """What a target does with a committed container whose memory was lost with its source."""
+
+    STAY = "stay"  # leave it down and call a human
+    COLD = "cold"  # start it anew from its files, as after a crash of the container
 
 
 class NetworkAttachment(Value):

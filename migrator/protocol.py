@@ -8,9 +8,11 @@
     POST   /v1/migrations/ID/complete  -> Report                the source has released; clear away
     DELETE /v1/migrations/ID           -> Report                abort, before the commit only
     POST   /v1/migrations/ID/return    -> Returned              after a drill, by its source: give it back
+    POST   /v1/migrations/ID/yield     -> Report                a human resumes it at the source: never run it
     GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
 
-Every request may be repeated: a target answers a second one from what it has already done.
+Every request may be repeated, late or lost: a target answers a second one from what it has already done, and
+one that belongs to the past from its journal. What follows from what is decided in migrator/steps.py.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Proposal(Value):
     container: ContainerFacts
     method: Method
     copy_image: bool
+    epoch: int  # who owned the container, counted; this migration would make it this number
     pager: Pager = Pager.LIFEBOAT
     drill: bool = False  # the target gives it back when it is asked to
 
@@ -53,6 +56,7 @@ class ParkRequest(Value):
     configuration: Document  # config.dump
     specification: Document  # spec.dump
     network_status: Document  # network.status
+    create_argv: tuple[str, ...] = ()  # for a cold migration, which has none of the above: how to create it
 
 
 class Standing(StrEnum):
@@ -63,8 +67,13 @@ class Standing(StrEnum):
     RESTORED = "restored"  # the tree is here and silent; only the source's decision moves it on
     DRAINING = "draining"
     DRAINED = "drained"
-    LOST = "lost"
+    LOST = "lost"  # the memory did not come; the tree stands still
     ABORTED = "aborted"
+    COMPLETE = "complete"  # it runs here, and nothing more is needed of the source
+    FALLING_BACK = "falling back"  # it will never yield any more
+    FELL_BACK = "fell back"  # the memory did not come; what its fallback said was done
+    YIELDED = "yielded"  # a human resumed it at the source: it never runs here
+    UNKNOWN = "unknown"  # this host has never heard of it
 
 
 class Report(Value):
@@ -90,3 +99,4 @@ class DecisionTold(Value):
     migration: str
     decision: str
     ended: bool = False
+    resumed: bool = False  # a human let it run at the source again

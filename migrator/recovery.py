@@ -1,49 +1,118 @@
-"""After the daemon's own death: finish or revert the migrations away from this host that have no end yet.
+"""Brings to an end the migrations away from this host that have none: after the daemon's own death, after a reboot,
+and where a human was called and the waiting goes on.
 
 The shims and the pagers lived on in their scopes. Without a decision the container is given back (its shim has
-done so already, for it heard the daemon die); a committed one goes on draining and releases. What
-comes in from others is taken up by migrator.caretaker.
+done so already, for it heard the daemon die); a committed one goes on draining and is released. What comes in from
+others is looked after by migrator.caretaker.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+import time
+from collections.abc import Callable
 
-from migrator.control import ControlClient
 from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Decision, Entry
-from migrator.model import MigrationOutcome
+from migrator.model import MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.shim.order import CONTROL
+from migrator.protocol import Report, Standing
+from migrator.runtime import podman, tombstone
 from migrator.source import Journey, SourceMigration
+from migrator.steps import Claim, claim_after_reboot
 
-SHIM_WAIT_S = 2.0
+ASK_WAIT_S = 10.0
+AGAIN_S = 5.0
 
+Ended = Callable[[MigrationOutcome], None]
+Failed = Callable[[str], None]
 
-def recover_source(shared: Departure, entry: Entry, peers: PeerDirectory) -> MigrationOutcome:
-    """Bring one migration away from this host to its end."""
-    journey = Journey.model_validate_json(entry.request)
-    client = PeerClient(peers.peer(journey.target), peers.pki)
-    migration = SourceMigration(
-        shared,
-        migration=entry.migration,
-        container=journey.container,
-        target=client,
-        method=journey.method,
-        observe=lambda _: None,
-    )
-    word = shared.journal.decide(entry.migration, Decision.ABORT)
-    shim = _shim(shared.runtime / "migrations" / entry.migration)
-    if word is Decision.COMMIT:
-        return migration.resume(shim)
-    error = ExecutionError("lifeboatd ended before the commit; the container stays here", code="daemon-ended")
-    return migration.revert(shim, error)
+_log = logging.getLogger(__name__)
 
 
-def _shim(directory: Path) -> ControlClient | None:
-    try:
-        return ControlClient(directory / CONTROL, timeout_s=SHIM_WAIT_S, what="the parked podman")
-    except LifeboatError:
-        return None
+class SourceRecovery:
+    """One migration away from this host that has no end yet."""
+
+    def __init__(self, shared: Departure, entry: Entry, peers: PeerDirectory) -> None:
+        self._shared = shared
+        self._entry = entry
+        self.journey = Journey.model_validate_json(entry.request)
+        self.client = PeerClient(peers.peer(self.journey.target), peers.pki)
+        self.migration = SourceMigration(
+            shared,
+            migration=entry.migration,
+            container=self.journey.container,
+            target=self.client,
+            method=self.journey.method,
+            observe=lambda _: None,
+        )
+
+    def run(self, ended: Ended, failed: Failed) -> None:
+        """Bring it to its end, however long that takes; `failed` takes what a human must know meanwhile."""
+        self.migration.holding.adopt()
+        if self._entry.decision is None and self._was_down_in_the_freeze and not self._ours(failed):
+            self._shared.journal.decide(self._entry.migration, Decision.COMMIT)
+        if self._shared.journal.decide(self._entry.migration, Decision.ABORT) is Decision.COMMIT:
+            self.follow(ended)
+        else:
+            ended(self._revert())
+
+    def follow(self, ended: Ended) -> None:
+        """Follow a committed migration until it is released or a human settled it; `ended` hears of it once more
+        only when something changes.
+        """
+        told = self._entry.outcome is not None
+        while self._unsettled():
+            try:
+                self.migration.handover.follow(self._unsettled)
+                if self._unsettled():
+                    ended(self.migration.end(Phase.DONE, None))
+                return
+            except LifeboatError as error:
+                if not told:
+                    ended(self.migration.end(Phase.LOST, error, settled=False))
+                told = True
+            time.sleep(AGAIN_S)
+
+    def ask_target(self) -> Standing | None:
+        """Return how the migration stands at the target; None when it does not answer."""
+        path = f"/v1/migrations/{self._entry.migration}"
+        try:
+            return self.client.call("GET", path, None, Report, timeout_s=ASK_WAIT_S).standing
+        except LifeboatError:
+            return None
+
+    def _unsettled(self) -> bool:
+        entry = self._shared.journal.entry(self._entry.migration)
+        return entry is not None and not entry.settled
+
+    @property
+    def _was_down_in_the_freeze(self) -> bool:
+        """Say whether the container was banned and is not here any more: then somebody may have taken it over."""
+        container = self.journey.container
+        return tombstone.is_banned(self._shared.state, container) and not podman.is_running(container.id)
+
+    def _ours(self, failed: Failed) -> bool:
+        """Ask the target whose the container is, until it answers."""
+        name, told = self.journey.container.name, False
+        while (claim := claim_after_reboot(None, self.ask_target(), declared_dead=False)) is Claim.ASK:
+            if not told:
+                failed(f"{name} stays down: this host died in its freeze, and {self.client.name} does not answer")
+            told = True
+            time.sleep(AGAIN_S)
+        return claim is Claim.OURS
+
+    def _revert(self) -> MigrationOutcome:
+        """Give the container back; one whose host was down starts as its restart policy would have it."""
+        container = self.journey.container
+        banned = tombstone.is_banned(self._shared.state, container)
+        error = ExecutionError("lifeboatd ended before the commit; the container stays here", code="daemon-ended")
+        outcome = self.migration.revert(error)
+        if banned and not podman.is_running(container.id):
+            try:
+                podman.start_by_policy(container.id)
+            except LifeboatError as failure:
+                _log.error("%s could not be started again: %s", container.name, failure)
+        return outcome

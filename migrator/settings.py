@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from migrator.model import Method, Pager, Value
+from migrator.model import Fallback, Method, Pager, Value
 from migrator.planning.schedule import Limits
 
 PODMAN_CREATE_LIMIT_S = 240
@@ -36,6 +36,11 @@ class MigratorSettings(Value):
     )
     reconnect_limit_s: float = Field(
         default=60, ge=0, description="how long a drain waits for a lost peer before it is given up"
+    )
+    fallback: Fallback = Field(
+        default=Fallback.STAY,
+        description="what a target does with a container whose memory was lost with its source in the drain: leave "
+        "it down and call a human, or start it anew from its files; the label lifeboat.fallback decides for one",
     )
     criu_verbosity: int = Field(
         default=1, ge=1, le=4, description="how much CRIU logs: 1 errors, 4 everything (costs freeze time)"

@@ -63,6 +63,7 @@ class Timeline:
         target: str,
         method: Method,
         error: LifeboatError | None,
+        settled: bool = True,
         freeze_ms: float | None = None,
         drain_s: float | None = None,
         drained_bytes: int | None = None,
@@ -85,7 +86,7 @@ class Timeline:
             error_code=error.code if error else "",
             error=str(error) if error else "",
         )
-        self._journal.finish(outcome)
+        self._journal.finish(outcome, settled=settled)
         return outcome
 
     def _close_phase(self, moment: float) -> None:

@@ -19,8 +19,10 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.facts import own_version
+from migrator.journal import Side
 from migrator.model import Method, Value
 from migrator.quiet_server import QuietServer
+from migrator.settlement import Wish
 from watchdog.admin_policy import add_policy, policy_status
 from watchdog.admin_signals import signals_shown
 from watchdog.daemon.order import Cause, Order
@@ -39,6 +41,14 @@ class MigrateRequest(Value):
     container: str
     target: str
     method: Method | None = None
+
+
+class RecoverRequest(Value):
+    """What a human decided about a migration that did not end by itself."""
+
+    migration: str
+    wish: Wish
+    dead: Side | None = None  # which end a human declares dead
 
 
 class EvacuateRequest(Value):
@@ -119,6 +129,15 @@ def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/cancel")
     def cancel() -> StreamingResponse:
         return _stream(daemon.cancel())
+
+    @app.get("/v1/recover")
+    def situations() -> list[dict[str, Any]]:
+        return [item.model_dump(mode="json") for item in daemon.moving().settlement.situations()]
+
+    @app.post("/v1/recover")
+    def recover(request: RecoverRequest) -> dict[str, Any]:
+        settlement = daemon.moving().settlement
+        return settlement.settle(request.migration, request.wish, dead=request.dead).model_dump(mode="json")
 
     @app.post("/v1/flags/{flag}")
     def set_flag(flag: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What holds the frozen tree: CRIU's page server, and how its only connection ends.
 
 From criu/page-xfer.c (`page_server_serve`): an unknown command makes the server fail, and then CRIU lets
-the tree go; the end of the stream counts as success, and then CRIU kills the tree. So the sink's hanging
-up never reaches CRIU, and `CriuHold` ends the connection only on the word of the shim.
+the tree go, as does a header that ends too early; the end of the stream between two commands counts as success, and
+then CRIU kills the tree. So the sink's hanging up never reaches CRIU, and `CriuHold.arm` sends the beginning of a
+header at once: whatever ends the connection then, the death of our own program too, lets the tree go.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ class CriuHold:
         self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._server
 
+    def arm(self) -> None:
+        """Let CRIU take every end of the connection for a failure; nothing can be asked of it any more."""
+        if self._server is not None:
+            self._server.sendall(NO_SUCH_COMMAND[:1])
+
     def finish(self) -> None:
-        """End CRIU's dump well: it kills the tree. Only after the sink said that it has everything."""
+        """End CRIU's dump well: it kills the tree. Only after the sink said that it has everything, and unarmed."""
         if self._server is not None:
             with suppress(OSError):
                 self._server.shutdown(socket.SHUT_RDWR)

@@ -160,6 +160,7 @@ class OwnSink(Sink):
     def _follow(self, space: Space, event: Event) -> None:
         """Follow what the process did to its mappings; the lock is held."""
         if event.kind is Kind.FORK:
+            self.guard.hold(event.first)
             self._spaces.append(Space(space.pid, event.first, space.pending.copy()))
         elif event.kind is Kind.REMAP:
             space.pending.move(event.first, event.second, event.third)

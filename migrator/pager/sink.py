@@ -31,6 +31,7 @@ from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError, NotAllowedError
 from migrator.model import Pager, Value
 from migrator.pager.greeting import BULK, CRIU, FAULTS, read_greeting
+from migrator.pager.guard import Guard
 from migrator.peers.identity import Identity, RollFile, check_member
 from migrator.peers.tls import Door, hang_up, listen, server_context, welcome
 from migrator.runtime.cgroup import Cgroup
@@ -95,6 +96,7 @@ class Sink(ABC):
         self._began_at = 0.0
         self._ended_at = 0.0
         self._finished = False
+        self.guard = Guard()
 
     @abstractmethod
     def begin(self, images: Path) -> None:
@@ -173,6 +175,7 @@ class Sink(ABC):
             if self.state is not SinkState.DRAINING:
                 return
             self.state, self._ended_at = SinkState.DRAINED, time.time()
+        self.guard.dismiss()
         for descriptor in self.userfaults():
             os.close(descriptor)
         _log.info("drained %d bytes in %.3f s", self.drained_bytes, self._ended_at - self._began_at)
@@ -238,6 +241,8 @@ class Sink(ABC):
             with connection:
                 while (task := _receive_task(connection)) is not None:
                     self.tasks.append(task)
+                    if task.userfault is not None:
+                        self.guard.hold(task.userfault)
                     self.take(task)
             self.hold()
         except (LifeboatError, OSError) as error:
@@ -253,6 +258,7 @@ class Sink(ABC):
             if not self.tasks:
                 raise ExecutionError("nothing was restored", code="not-restored")
             self._tree_pid = int(message["pid"])
+            self.guard.watch(self._tree_pid)
             self.state, self._began_at = SinkState.DRAINING, time.time()
             self.release()
         return {"event": self.state}
@@ -273,6 +279,7 @@ class Sink(ABC):
         if self.state is SinkState.DRAINING:
             raise ExecutionError("the drain is not over", code="draining")
         self._finished = True
+        self.guard.dismiss()
         self.tidy()
         return {"event": "ended"}
 

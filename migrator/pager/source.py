@@ -88,17 +88,19 @@ class PageSource:
         """Return how much has gone to the sink."""
         return sum(self._sent.values())
 
-    def start(self, port: int, pids: tuple[int, ...]) -> None:
-        """Take hold of CRIU's page server and serve the memory of the frozen processes."""
-        self._hold.take(port)
+    def start(self, port: int | None, pids: tuple[int, ...]) -> None:
+        """Take hold of CRIU's page server, if there is still one, and serve the memory of the frozen processes."""
+        if port is not None:
+            self._hold.take(port)
+            self._hold.arm()
         self._memory = {pid_in_images(pid): FrozenMemory(pid) for pid in pids}
         for purpose in self._links:
             threading.Thread(target=self._serve, args=(purpose,), name=purpose, daemon=True).start()
 
     def finish(self) -> None:
-        """The sink has everything: let CRIU kill the tree."""
+        """The sink has everything, and the tree was killed: let CRIU end."""
         self._ended = True
-        self._hold.finish()
+        self._hold.fail()
 
     def fail(self) -> None:
         """The sink shall have nothing: let CRIU let go of the tree (into the frozen cgroup)."""

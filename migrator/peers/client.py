@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -26,6 +27,15 @@ from migrator.words import printable
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_LIMIT_BYTES = 8 << 20  # the facts of a host with many containers and images have some 100 KB
 PART_BYTES = 1 << 16
+NOTICE_DEATH = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000),
+)
+"""A peer that dies while it answers is noticed within about two seconds (tcp(7)), however long it may take to
+answer while it lives: a container stands still meanwhile."""
 
 Reply = TypeVar("Reply", bound=Value)
 
@@ -50,7 +60,13 @@ class _NameCheckingAdapter(HTTPAdapter):
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options, assert_hostname=self._name, server_hostname=self._name)
+        super().init_poolmanager(
+            *args,
+            **options,
+            assert_hostname=self._name,
+            server_hostname=self._name,
+            socket_options=[*HTTPSConnection.default_socket_options, *NOTICE_DEATH],
+        )
         self.poolmanager.pool_classes_by_scheme = {"https": self._pool}
 
 

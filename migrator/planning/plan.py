@@ -68,9 +68,17 @@ def plan_evacuation(
 
 def ladder(container: ContainerFacts, wanted: Method) -> tuple[Method, ...]:
     """Return the rungs a container can take, from the wanted one (or its label's) downwards."""
-    rungs = list(Method)
     first = wishes(container.labels).method or wanted
-    return tuple(rung for rung in rungs[rungs.index(first) :] if rung not in container.unsupported)
+    if first is Method.COLD:
+        return (Method.COLD,) if Method.COLD not in container.unsupported else ()
+    rungs = [Method.LAZY, Method.FULL]
+    warm = tuple(rung for rung in rungs[rungs.index(first) :] if rung not in container.unsupported)
+    return warm or ladder_below(container)
+
+
+def ladder_below(container: ContainerFacts) -> tuple[Method, ...]:
+    """Return the last rung, which loses what is in memory: only for what cannot be checkpointed at all."""
+    return (Method.COLD,) if Method.COLD not in container.unsupported else ()
 
 
 def supported_method(container: ContainerFacts, wanted: Method) -> Method | None:

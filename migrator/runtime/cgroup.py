@@ -68,6 +68,15 @@ class Cgroup:
         except FileNotFoundError:
             return
 
+    def end(self, timeout_s: float) -> None:
+        """Kill every process and leave no frozen cgroup behind: a container that comes back needs the same one."""
+        self.kill()
+        deadline = time.monotonic() + timeout_s
+        while self.pids() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not self.pids():
+            self.thaw()
+
     @property
     def frozen(self) -> bool:
         """Say whether all processes stand still (`frozen 1` in cgroup.events)."""

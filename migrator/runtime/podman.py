@@ -19,8 +19,11 @@ from migrator.admission.rules import Places
 from migrator.command import run
 from migrator.errors import CommandError, PrerequisiteError
 from migrator.model import ContainerFacts, Method, NetworkAttachment, NetworkFacts, VolumeMount
+from migrator.runtime.cgroup import Cgroup
 
 TIMEOUT_S = 15.0
+START_LIMIT_S = 60.0
+FIXED_ADDRESS_DRIVERS = ("macvlan", "ipvlan", "bridge")
 LOOPBACK_DRIVERS = ("host", "none")
 
 
@@ -67,7 +70,20 @@ def unsupported(facts: ContainerFacts, inspected: Mapping[str, Any]) -> dict[str
     blocking = _blocks_checkpoint(facts, host_config)
     if blocking:
         reasons[Method.LAZY] = reasons[Method.FULL] = blocking
+    if staying := _blocks_start_elsewhere(facts, host_config):
+        reasons[Method.COLD] = staying
     return reasons
+
+
+def _blocks_start_elsewhere(facts: ContainerFacts, host_config: Mapping[str, Any]) -> str:
+    if facts.devices:
+        return f"uses the device {facts.devices[0]}, which stays on this host"
+    bind = next((mount for mount in facts.volumes if mount.kind == "bind"), None)
+    if bind is not None:
+        return f"bind mount {bind.source}: what lies there is not known to be on the target"
+    if host_config.get("NetworkMode", "").startswith("container:") or host_config.get("Pod"):
+        return "belongs to a pod"
+    return ""
 
 
 def _blocks_checkpoint(facts: ContainerFacts, host_config: Mapping[str, Any]) -> str:
@@ -84,6 +100,65 @@ def _blocks_checkpoint(facts: ContainerFacts, host_config: Mapping[str, Any]) ->
     if host_config.get("NetworkMode", "").startswith("container:") or host_config.get("Pod"):
         return "belongs to a pod"
     return ""
+
+
+def is_running(name: str) -> bool:
+    """Say whether podman takes a container of this name or id for running."""
+    argv = ["podman", "container", "inspect", "--format", "{{.State.Running}}", name]
+    asked = run(argv, timeout_s=TIMEOUT_S, check=False)
+    return asked.status == 0 and asked.output.strip() == "true"
+
+
+def start(name: str) -> None:
+    """Start a stopped container; one that runs is left alone."""
+    run(["podman", "start", name], timeout_s=START_LIMIT_S)
+
+
+def start_by_policy(name: str) -> None:
+    """Start a container that its restart policy, or its systemd unit, would have started at boot."""
+    inspected = _json(["podman", "container", "inspect", name])[0]
+    unit = (inspected["Config"].get("Labels") or {}).get("PODMAN_SYSTEMD_UNIT")
+    if inspected["HostConfig"].get("RestartPolicy", {}).get("Name") in ("always", "unless-stopped"):
+        start(name)
+    elif unit:
+        run(["systemctl", "start", unit], timeout_s=START_LIMIT_S)
+
+
+def stop(name: str, timeout_s: float) -> None:
+    """Stop a container as podman does: its stop signal, and the kill when its time is over."""
+    run(["podman", "stop", name], timeout_s=timeout_s)
+
+
+def kill_and_wait(name: str) -> None:
+    """Kill a container, frozen or not, and return when podman knows that it has ended; quiet when it does not run.
+
+    A frozen process dies of SIGKILL (cgroup v2), but `podman kill` would wait for a paused one.
+    """
+    if is_running(name):
+        Cgroup.of_process(first_pid(name)).kill()
+        run(["podman", "wait", name], timeout_s=START_LIMIT_S, check=False)
+
+
+def create_argv(name: str, facts: ContainerFacts) -> tuple[str, ...]:
+    """Return the command that creates this container anew elsewhere, with the address it has here.
+
+    Made of the words with which it was created here (`CreateCommand`); raises `PrerequisiteError` when podman does
+    not know them, as for one made through its API.
+    """
+    words = list(_json(["podman", "container", "inspect", name])[0]["Config"].get("CreateCommand") or ())
+    verb = next((index for index, word in enumerate(words) if word in ("run", "create")), None)
+    if verb is None:
+        raise PrerequisiteError(
+            f"podman does not know how {name} was created", code="no-create-command", hint="make it with podman run"
+        )
+    head, tail = ["podman", *words[1:verb], "create"], words[verb + 1 :]
+    kept = [word for word in tail if word not in ("-d", "--detach", "--replace", "--detach=true", "--replace=true")]
+    if not any(word == "--name" or word.startswith("--name=") for word in kept):
+        head += ["--name", facts.name]
+    fixed = any(word.startswith(("--ip", "--mac-address")) for word in kept)
+    if len(facts.networks) == 1 and not fixed and facts.networks[0].driver in FIXED_ADDRESS_DRIVERS:
+        head += ["--ip", facts.networks[0].addresses[0].partition("/")[0], "--mac-address", facts.networks[0].mac]
+    return (*head, *kept)
 
 
 def network_drivers() -> dict[str, str]:

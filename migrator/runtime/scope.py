@@ -27,6 +27,14 @@ def end_scope(name: str) -> None:
         run(["systemctl", "kill", "--signal=KILL", f"{name}.scope"], timeout_s=START_LIMIT_S, check=False)
 
 
+def scope_active(name: str) -> bool:
+    """Say whether anything is left in a scope."""
+    if not shutil.which("systemctl"):
+        return False
+    asked = run(["systemctl", "is-active", "--quiet", f"{name}.scope"], timeout_s=START_LIMIT_S, check=False)
+    return asked.status == 0
+
+
 class Scope:
     """One program in its scope, as its starter sees it."""
 

@@ -1,22 +1,90 @@
-"""What is left of a container that moved away, so that nothing starts a second copy here.
+"""Keeps a second copy of a container from starting: bans while a migration is under way, tombstones for ever.
 
-A tombstone is a file; for a container that a systemd unit starts (Quadlet or generated, known by the label
-podman sets), a drop-in makes the unit refuse to start while the tombstone lies there.
+A *ban* is an empty file named after the container's id. A shell line that is an OCI hook of every container
+(`HOOK`, installed with lifeboat) looks for it whenever a runtime creates a container, and fails the creation,
+whoever asked for it: `podman start`, a restart policy, podman-restart.service after a boot, podman's API. It lies
+on disk from before the freeze until the container is gone here, or given back. A restore runs the same hooks, so
+the target allows its own one (`allowed`).
+
+A *tombstone* is a file with the story of a container that has moved away. For a container that a systemd unit
+starts anew each time, under a new id (Quadlet or generated; known by the label podman sets), a drop-in makes the
+unit refuse to start while the ban or the tombstone lies there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from migrator.command import run
+from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts
 from migrator.words import is_unit
 
 UNIT_LABEL = "PODMAN_SYSTEMD_UNIT"  # set by quadlet and by podman generate systemd
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 DROP_IN = "50-lifeboat-moved.conf"
+BANS = "banned"  # below the state directory
+ALLOWED = Path("/run/lifeboat/allowed")
+HOOK = "50-lifeboat.json"
+HOOK_DIRECTORIES = (Path("/usr/share/containers/oci/hooks.d"), Path("/etc/containers/oci/hooks.d"))
+"""Where podman looks for hooks by itself, and where an admin may let it look (oci-hooks(5), containers.conf(5))."""
+
+
+def check_hook() -> None:
+    """Raise `PrerequisiteError` when nothing would heed a ban on this host."""
+    if not any((directory / HOOK).exists() for directory in HOOK_DIRECTORIES):
+        raise PrerequisiteError(
+            f"podman's hook {HOOK_DIRECTORIES[0] / HOOK} is missing: a container that moved away could start again",
+            code="hook-missing",
+            hint="./run install puts it there",
+        )
+
+
+def ban(state: Path, container: ContainerFacts, *, unit: bool = True) -> None:
+    """Let nothing start this container here, also after a reboot; on disk when this returns. Idempotent.
+
+    `unit`: nor the systemd unit that it belongs to.
+    """
+    path = ban_path(state, container)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if unit and (name := _unit(container)):
+        _forbid(name, (path, tombstone_path(state, container.name)))
+    _write(path, b"")
+
+
+def lift(state: Path, container: ContainerFacts) -> None:
+    """Let this container start again, unless a tombstone of it is here; idempotent."""
+    ban_path(state, container).unlink(missing_ok=True)
+    _sync(state / BANS)
+    if not tombstone_path(state, container.name).exists():
+        _allow_unit(container)
+
+
+def is_banned(state: Path, container: ContainerFacts) -> bool:
+    """Say whether a ban lies here."""
+    return ban_path(state, container).exists()
+
+
+@contextmanager
+def allowed(container: str) -> Iterator[None]:
+    """Let this container (its id) be restored here in spite of a ban, until the block ends or the host dies."""
+    path = ALLOWED / container
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def disallow(container: ContainerFacts) -> None:
+    """Let a ban hold again, whatever became of who was `allowed`."""
+    (ALLOWED / container.id).unlink(missing_ok=True)
 
 
 def leave(state: Path, container: ContainerFacts, target: str, migration: str) -> Path:
@@ -30,9 +98,9 @@ def leave(state: Path, container: ContainerFacts, target: str, migration: str) -
         "migration": migration,
         "at": time.time(),
     }
-    path.write_text(json.dumps(story, indent=2) + "\n")
+    _write(path, (json.dumps(story, indent=2) + "\n").encode())
     if unit := _unit(container):
-        _forbid(unit, path)
+        _forbid(unit, (ban_path(state, container), path))
     return path
 
 
@@ -41,11 +109,22 @@ def tombstone_path(state: Path, name: str) -> Path:
     return state / "tombstones" / f"{name}.json"
 
 
+def ban_path(state: Path, container: ContainerFacts) -> Path:
+    """Return where the ban of a container lies."""
+    return state / BANS / container.id
+
+
 def remove(state: Path, container: ContainerFacts) -> None:
     """A container came back to this host: take its tombstone away, and let its unit start again."""
     tombstone_path(state, container.name).unlink(missing_ok=True)
-    if unit := _unit(container):
-        (UNIT_DIRECTORY / f"{unit}.d" / DROP_IN).unlink(missing_ok=True)
+    _allow_unit(container)
+
+
+def _allow_unit(container: ContainerFacts) -> None:
+    unit = _unit(container)
+    drop_in = UNIT_DIRECTORY / f"{unit}.d" / DROP_IN
+    if unit and drop_in.exists():
+        drop_in.unlink()
         run(["systemctl", "daemon-reload"], timeout_s=30, check=False)
 
 
@@ -55,10 +134,31 @@ def _unit(container: ContainerFacts) -> str:
     return unit if is_unit(unit) else ""
 
 
-def _forbid(unit: str, path: Path) -> None:
+def _forbid(unit: str, paths: tuple[Path, ...]) -> None:
     directory = UNIT_DIRECTORY / f"{unit}.d"
+    why = "# This container moved away, or is about to; lifeboat keeps a second copy from starting."
+    text = "\n".join([why, "[Unit]", *(f"ConditionPathExists=!{path}" for path in paths), ""])
+    drop_in = directory / DROP_IN
+    if drop_in.exists() and drop_in.read_text() == text:
+        return
     directory.mkdir(parents=True, exist_ok=True)
-    why = "# This container moved away; lifeboat keeps a second copy from starting."
-    text = f"{why}\n[Unit]\nConditionPathExists=!{path}\n"
-    (directory / DROP_IN).write_text(text)
+    _write(drop_in, text.encode())
     run(["systemctl", "daemon-reload"], timeout_s=30, check=False)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that it is there after a power cut."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    if directory.is_dir():
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,6 +1,6 @@
 """The source's shim: holds the frozen container and lets go of it only by the journal's decision.
 
-Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `state`. It lives in its own
+Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `resume`, `state`. It lives in its own
 systemd scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
 `commit` it holds the frozen tree until it is told `release`, whatever else dies.
 """
@@ -15,16 +15,18 @@ from pathlib import Path
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.journal import Decision, Journal
+from migrator.journal import Decision, Fate, Journal
 from migrator.model import Method, Pager
-from migrator.network import gate, repair
+from migrator.network import gate
 from migrator.network.namespace import enter_private_network
 from migrator.pager.criu_source import PageServerSession
 from migrator.pager.source import PageSource
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.frozen import FrozenTree
 from migrator.runtime.runc import first_pid
 from migrator.shim.dump import BEGIN_LIMIT_S, PAGE_SERVER_PORT, Dump
 from migrator.shim.order import CONTROL, Order, PagerAddress
+from migrator.steps import may_give_back
 
 FREEZE_WAIT_S = 2.0  # how long the kernel may take to stop all threads
 RELEASE_WAIT_S = 30.0  # how long CRIU may take to kill and reap the tree
@@ -58,6 +60,7 @@ class SourceShim:
             "freeze": self._freeze,
             "abort": self._abort,
             "release": self._release,
+            "resume": self._resume,
             "state": self._state,
         }
         while self._status is None:
@@ -85,7 +88,7 @@ class SourceShim:
         orphaned = self._frozen_at is not None and not self._control.connected
         if not (overdue or orphaned):
             return
-        if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.ABORT:
+        if may_give_back(self._journal.decide(self._order.migration, Decision.ABORT)):
             _log.warning("giving the container back: %s", "time is up" if overdue else "the daemon is gone")
             self._give_back()
 
@@ -132,7 +135,7 @@ class SourceShim:
             if self._pages is not None:
                 self._pages.start(PAGE_SERVER_PORT, pids)
             self._control.say({"event": "ready", "images": str(self._dump.images)})
-        except LifeboatError:
+        except (LifeboatError, OSError):
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
             raise
@@ -142,7 +145,7 @@ class SourceShim:
         (self._porter or gate.Porter(self._namespace)).shut()
 
     def _abort(self) -> Message:
-        if self._journal.decide(self._order.migration, Decision.ABORT) is Decision.COMMIT:
+        if not may_give_back(self._journal.decide(self._order.migration, Decision.ABORT)):
             raise ExecutionError("the migration is committed: the source never runs it again", code="committed")
         self._give_back()
         return {"event": "aborted"}
@@ -158,24 +161,25 @@ class SourceShim:
             self._pages.fail()  # CRIU lets go of the tree on a page server error, and kills it on a clean end
         if self._dump.wait(ABORT_WAIT_S) is None:
             self._dump.kill()
-        self._undo("sockets in repair", lambda: repair.end_repair(self._cgroup.pids()))
-        self._undo("the gate", lambda: gate.open_gate(self._namespace))
-        self._cgroup.thaw()
+        FrozenTree(self._cgroup, self._namespace).give_back()
         _log.info("thawed after %.3f s", time.monotonic() - self._frozen_at)
 
-    def _undo(self, what: str, step: Callable[[], object]) -> None:
-        try:
-            step()
-        except (LifeboatError, OSError) as error:
-            _log.error("undoing %s failed: %s", what, error)
+    def _resume(self) -> Message:
+        """A human lets the committed container run here again; the journal has that word."""
+        if self._journal.fate(self._order.migration) is not Fate.RESUME:
+            raise ExecutionError("nobody said that it may run here again", code="committed")
+        self._give_back()
+        return {"event": "resumed"}
 
     def _release(self) -> Message:
         """The target has everything: kill the frozen tree and let podman clean up after it."""
         if self._journal.decision(self._order.migration) is not Decision.COMMIT:
             raise ExecutionError("not committed: nothing may be released", code="not-committed")
+        self._cgroup.kill()
         if self._pages is not None:
             self._pages.finish()
-        if self._order.method is not Method.LAZY or self._dump.wait(RELEASE_WAIT_S) is None:
-            self._cgroup.kill()
+        if self._order.method is Method.LAZY and self._dump.wait(RELEASE_WAIT_S) is None:
+            self._dump.kill()
+        self._cgroup.end(RELEASE_WAIT_S)
         self._status = 0
         return {"event": "released"}

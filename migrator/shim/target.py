@@ -1,9 +1,9 @@
 """The target's shim: a restore parked one step before `runc restore`.
 
-Commands (JSON lines on `shim.sock`): `state`, `refresh`, `begin`, `restore`, `open`, `abort`. podman has created
-storage, network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without a
-daemon for too long it gives up before the restore; after the restore it waits for a word, for the container
-may be committed.
+Commands (JSON lines on `shim.sock`): `state`, `refresh`, `begin`, `restore`, `open`, `surrender`, `abort`. podman
+has created storage, network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without
+a daemon for too long it gives up before the restore; after the restore it waits for a word, for the container may
+be committed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from migrator.model import Method
 from migrator.network import gate
 from migrator.network.announce import Announcer, announcements
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.tombstone import allowed
 from migrator.shim.order import CONTROL, Order
 from migrator.shim.restore import Restore, option
 from migrator.storage.overlay import refresh
@@ -56,10 +57,17 @@ class TargetShim:
             "state": self._state,
             "restore": self._restore,
             "open": self._open,
+            "surrender": self._surrender,
             "abort": self._abort,
             "refresh": self._refresh,
             "begin": self._begin,
         }
+        with allowed(self._order.container):
+            self._serve(commands)
+        self._control.close()
+        return self._status or 0
+
+    def _serve(self, commands: dict[str, Callable[[Message], Message]]) -> None:
         while self._status is None:
             message = self._control.wait(0.2)
             if message is not None:
@@ -67,8 +75,6 @@ class TargetShim:
             elif not self._pid and time.monotonic() - self._parked_at > self._order.settings.park_limit_s:
                 _log.warning("parked for too long")
                 self._remove_remains()
-        self._control.close()
-        return self._status
 
     def _answer(self, commands: dict[str, Callable[[Message], Message]], message: Message) -> Message:
         try:
@@ -148,6 +154,14 @@ class TargetShim:
         self._tree.thaw()
         self._status = 0
         return {"event": "opened", "at": time.time(), "pid": self._pid}
+
+    def _surrender(self, _: Message) -> Message:
+        """Hand it to podman frozen and unheard: its memory will not come, and podman is to start it anew."""
+        if self._tree is None:
+            raise ExecutionError("nothing is restored", code="not-restored")
+        self._tree.ask_to_freeze()
+        self._status = 0
+        return {"event": "surrendered"}
 
     def _abort(self, _: Message) -> Message:
         """Kill what was restored; podman cleans up after the failed runtime."""

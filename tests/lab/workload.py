@@ -5,6 +5,8 @@ one line, one answer is one line of JSON:
 
     count    {"count": requests so far, "boot": id of this run, "checked": pages checked, "wrong": wrong ones}
     verify   the same after checking every page, and {"verified": pages, "wrong_now": wrong ones of them}
+    put N    writes the row N to the database (--database) and answers when it is on disk
+    rows     the same, and {"rows": [every N in the database, in order]}
     stop     answers, then exits with status 0
 """
 
@@ -16,6 +18,7 @@ import mmap
 import os
 import random
 import socketserver
+import sqlite3
 import struct
 import sys
 import threading
@@ -105,9 +108,11 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, memory: Memory) -> None:
+    def __init__(self, port: int, memory: Memory, database: str) -> None:
         super().__init__(("0.0.0.0", port), Handler)
         self.memory = memory
+        self.database = database
+        self.writing = threading.Lock()
         self.boot = uuid.uuid4().hex
         self.count = 0
         self.stopping = threading.Event()
@@ -116,9 +121,21 @@ class Server(socketserver.ThreadingTCPServer):
         """Return the answer to one request."""
         self.count += 1
         result: dict[str, object] = {"count": self.count, "boot": self.boot}
+        if request.startswith("put "):
+            self.put(int(request.removeprefix("put ")))
+        if request == "rows":
+            with self.writing, sqlite3.connect(self.database) as database:
+                result["rows"] = [row[0] for row in database.execute("SELECT n FROM t ORDER BY rowid")]
         if request == "verify":
             result |= {"verified": self.memory.pages, "wrong_now": self.memory.verify()}
         return result | {"checked": self.memory.checked, "wrong": self.memory.wrong}
+
+    def put(self, number: int) -> None:
+        """Write a row; nothing keeps a number from being there twice, so that a test can see it."""
+        with self.writing, sqlite3.connect(self.database) as database:
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+            database.execute("INSERT INTO t VALUES (?)", (number,))
 
 
 def main() -> None:
@@ -126,9 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory", type=int, default=64, help="MiB")
     parser.add_argument("--port", type=int, default=7000)
+    parser.add_argument("--database", default="/tmp/rows.db", help="an SQLite file")
     arguments = parser.parse_args()
     memory = Memory(arguments.memory)
-    server = Server(arguments.port, memory)
+    server = Server(arguments.port, memory, arguments.database)
     threading.Thread(target=memory.touch_for_ever, daemon=True).start()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"serving {arguments.memory} MiB on port {arguments.port}, boot {server.boot}", flush=True)

@@ -31,7 +31,13 @@ def arrived(path: Path, *, drill: bool, phase: Phase | None = Phase.DONE, side: 
     """Return a journal with one migration from alpha."""
     journal = Journal(path / "journal.db")
     proposal = Proposal(
-        migration="m1", source="alpha", container=container(), method=Method.LAZY, copy_image=True, drill=drill
+        epoch=1,
+        migration="m1",
+        source="alpha",
+        container=container(),
+        method=Method.LAZY,
+        copy_image=True,
+        drill=drill,
     )
     journal.begin("m1", side, "web", proposal.model_dump_json())
     if phase is not None:

@@ -26,6 +26,7 @@ from migrator.engine import Engine
 from migrator.health import Health
 from migrator.peers.identity import Identity
 from migrator.peers.server import build_app
+from migrator.runtime import tombstone
 from migrator.settings import MigratorSettings
 from tests.pure.cluster import make_cluster
 from watchdog.daemon.peering import authority_routes, newcomer_routes
@@ -127,6 +128,8 @@ def beta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beta]:
     podman.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(place / "bin"))
+        (place / "bin" / tombstone.HOOK).touch()
+        patch.setattr(tombstone, "HOOK_DIRECTORIES", (place / "bin",))
         yield Beta(place)
 
 
@@ -167,6 +170,7 @@ def offer(client: Client, migration: str, **changes: object) -> Any:
     """Offer alpha a container."""
     proposal = {
         "migration": migration, "source": "beta", "container": CONTAINER, "method": "full", "copy_image": True,
+        "epoch": 1,
     }  # fmt: skip
     return client.post("/v1/migrations", json={**proposal, **changes})
 
@@ -180,10 +184,12 @@ def test_a_migration_is_its_source_s_alone(beta: Beta) -> None:
     beta.app.dependency_overrides.clear()
     gamma = Client(As(beta, Identity("gamma", "2f", 1e12)))
     for verb, path in (
-        ("GET", ""), ("POST", "/commit"), ("POST", "/complete"), ("POST", "/restore"), ("DELETE", ""),
+        ("POST", "/commit"), ("POST", "/complete"), ("POST", "/restore"), ("DELETE", ""),
     ):  # fmt: skip
         answer = gamma.request(verb, f"/v1/migrations/d0d0{path}")
         assert (answer.status_code, answer.json()["code"]) == (409, "unknown-migration"), path
+    assert gamma.get("/v1/migrations/d0d0").json()["standing"] == "unknown"
+    assert gamma.post("/v1/migrations/d0d0/yield").json()["standing"] == "unknown"
     parked = {"configuration": "{}", "specification": "{}", "network_status": "{}"}
     assert gamma.post("/v1/migrations/d0d0/park", json=parked).json()["code"] == "unknown-migration"
     assert client.get("/v1/migrations/d0d0").json()["standing"] == "reserved"
@@ -194,7 +200,7 @@ def test_a_migration_is_its_source_s_alone(beta: Beta) -> None:
 
 def test_a_decision_is_told_to_the_target_only(beta: Beta) -> None:
     journal = beta.engine._journal  # what a migration away from here leaves there
-    request = json.dumps({"container": CONTAINER, "target": "beta", "method": "lazy"})
+    request = json.dumps({"container": CONTAINER, "target": "beta", "method": "lazy", "epoch": 1})
     from migrator.journal import Decision, Side  # noqa: PLC0415
 
     journal.begin("e0e0", Side.SOURCE, "web", request)

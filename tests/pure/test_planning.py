@@ -69,8 +69,10 @@ def test_priority_first_then_the_small_ones_and_the_room_grows_less() -> None:
 
 def test_what_stays_and_what_takes_a_lower_rung() -> None:
     crun = container("crun", unsupported={"lazy": "made by crun"})
-    stuck = container("stuck", unsupported={"lazy": "no", "full": "no"})
-    found = plan([label("kept", evacuate="no"), crun, stuck], [host("b")])
+    stuck = container("stuck", unsupported={"lazy": "no", "full": "no", "cold": "no"})
+    cold = container("cold", unsupported={"lazy": "no", "full": "no"})  # only what nothing else can move
+    found = plan([label("kept", evacuate="no"), crun, stuck, cold], [host("b")])
+    assert (one(found, "cold").target, one(found, "cold").method) == ("b", Method.COLD)
     assert (one(found, "kept").target, one(found, "kept").kept) == (None, True)
     assert (one(found, "stuck").target, one(found, "stuck").reason) == (None, "no")
     assert one(found, "crun").method is Method.FULL

@@ -221,6 +221,7 @@ CONTAINER: dict[str, Any] = {
 }  # fmt: skip
 PROPOSAL: dict[str, Any] = {
     "migration": "0123456789ab", "source": "alpha", "container": CONTAINER, "method": "lazy", "copy_image": True,
+    "epoch": 1,
 }  # fmt: skip
 BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "-v", "--privileged", "a b", "a\nb", "a\0b", "ä", "a" * 300]
 

@@ -1,4 +1,4 @@
-"""Verbs that act: migrate, evacuate, drill, cancel, cordon, uncordon, pause, resume, storm reset."""
+"""Verbs that act: migrate, evacuate, drill, recover, cancel, cordon, uncordon, pause, resume, storm reset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
+from migrator.errors import UsageError
 from watchdog.cli import show
 from watchdog.cli.client import DaemonError, ask, follow
 from watchdog.cli.watch import print_plan
@@ -54,6 +55,39 @@ def reset_storm(arguments: argparse.Namespace) -> int:
         show.as_json(found)
     else:
         show.line("the storm guard is reset; a host that is still failing begins to empty itself")
+    return 0
+
+
+def recover(arguments: argparse.Namespace) -> int:
+    """Tell of migrations that did not end by themselves, or do what a human decided about one."""
+    if arguments.wish is None:
+        return _tell_situations(ask("GET", "/v1/recover"), arguments.migration, as_json=arguments.json)
+    if arguments.migration is None:
+        raise UsageError("which migration?", code="no-migration", hint="lifeboat recover lists them")
+    body = {"migration": arguments.migration, "wish": arguments.wish, "dead": arguments.dead}
+    outcome = ask("POST", "/v1/recover", body)
+    if arguments.json:
+        show.as_json(outcome)
+    else:
+        show.line(f"{outcome['container']}: {outcome['error']}")
+    return 0
+
+
+def _tell_situations(found: list[dict[str, Any]], migration: str | None, *, as_json: bool) -> int:
+    chosen = [item for item in found if migration in (None, item["migration"])]
+    if as_json:
+        show.as_json(chosen)
+        return 0
+    for item in chosen:
+        peer, says = item["peer"], item["peer_says"] or "nothing"
+        show.line(f"{item['migration']}  {item['container']}: this host is its {item['side']}, {peer} the other")
+        show.line(f"  where it is: {item['place']}; here: {item['here']}; {peer} says: {says}")
+        show.line(f"  --resume-here loses {item['resume_loses']}")
+        if item["resume_refused"]:
+            show.line(f"    but not now: {item['resume_refused']}")
+        show.line(f"  --forget      loses {item['forget_loses']}")
+    if not chosen:
+        show.line("every migration has ended")
     return 0
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from migrator.errors import LifeboatError
 from migrator.facts import own_version
+from migrator.journal import Side
 from migrator.model import Method
+from migrator.settlement import Wish
 from watchdog.cli import act, cluster, offline, policy, quiet, watch
 from watchdog.policy.score import Truth
 from watchdog.settings import DIRECTORY, SETTINGS
@@ -18,7 +20,7 @@ EPILOG = """\
 exit status:
   0  done                            4  a step failed; the container runs where it was
   1  an error not named here         5  another host refused, failed or cannot be reached
-  2  bad arguments, files or names   6  a human must look: see lifeboat history
+  2  bad arguments, files or names   6  a human must look: see lifeboat recover
   3  it cannot be done; nothing was changed
   7  policy try: the gravest verdict is suspect
   8  policy try: the gravest verdict is failing
@@ -103,6 +105,7 @@ def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     drill = _verb(verbs, "drill", act.drill, "a fire drill: a marked signal, and canaries leave and come back")
     drill.add_argument("--all", action="store_true", help="all containers, not only lifeboat.canary=yes")
+    _add_recover(verbs)
     _verb(verbs, "cancel", act.cancel, "stop the evacuation under way; what is not committed goes back")
     _verb(verbs, "cordon", act.set_flag, "take no containers from other hosts")
     _verb(verbs, "uncordon", act.set_flag, "take containers again")
@@ -113,8 +116,29 @@ def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     _verb(inner, "reset", act.reset_storm, "let this host trust its signals again")
 
 
+def _add_recover(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+    text = "migrations that did not end by themselves: where the container is, and what a human may do"
+    recover = _verb(verbs, "recover", act.recover, text)
+    recover.add_argument("migration", nargs="?", help="which one (default: tell of all)")
+    wishes = recover.add_mutually_exclusive_group()
+    for wish, meaning in (
+        (Wish.RESUME, "let it run on this host: with the frozen memory, or anew from its files where that is lost"),
+        (Wish.FORGET, "throw away what is on this host"),
+    ):
+        wishes.add_argument(f"--{wish}", dest="wish", action="store_const", const=str(wish), help=meaning)
+    dead = recover.add_mutually_exclusive_group()
+    for side in Side:
+        dead.add_argument(
+            f"--{side}-is-dead",
+            dest="dead",
+            action="store_const",
+            const=str(side),
+            help=f"your word that the {side} does not answer because it is dead, and stays so",
+        )
+
+
 def _add_method(parser: argparse.ArgumentParser) -> None:
-    rungs = [str(Method.LAZY), str(Method.FULL)]
+    rungs = [str(rung) for rung in Method]
     parser.add_argument("--method", choices=rungs, help="how to move (default: from the settings)")
 
 

@@ -1,0 +1,302 @@
+"""How a container comes into being at a target: parked with podman one step before its restore, or created.
+
+An `Arrival` is one container on its way in. It is prepared while the container still runs at its source, made
+ready behind the shut gate, and opened on the commit; until then it may be thrown away at any moment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+
+from migrator.command import run
+from migrator.control import ControlClient, Message
+from migrator.drain import Drain
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.hall import Hall
+from migrator.journal import Side
+from migrator.model import Method
+from migrator.protocol import ParkRequest, Proposal
+from migrator.runtime import podman
+from migrator.runtime.scope import Scope, end_scope
+from migrator.shim import order as shim_order
+from migrator.storage import image, overlay
+
+CONTROL_WAIT_S = 10.0
+RESTORE_WAIT_S = 45.0
+PODMAN_END_WAIT_S = 20.0
+
+
+class Arrival(ABC):
+    """One container on its way in."""
+
+    def __init__(self, hall: Hall, proposal: Proposal, directory: Path, staging: Path) -> None:
+        """`staging` is where the writable layer waits until there is a container for it."""
+        self._hall = hall
+        self._proposal = proposal
+        self._directory = directory
+        self._staging = staging
+        self.pid = 0
+        self.layer_changed = False
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Say whether it was made ready, so that the commit may open it."""
+
+    @property
+    @abstractmethod
+    def lives(self) -> bool:
+        """Say whether what was prepared is still there."""
+
+    @property
+    @abstractmethod
+    def images(self) -> Path:
+        """Return where the images of a full migration are to be unpacked."""
+
+    @abstractmethod
+    def park(self, request: ParkRequest) -> None:
+        """Prepare it; idempotent."""
+
+    @abstractmethod
+    def layer(self) -> Path:
+        """Return where its writable layer goes now."""
+
+    @abstractmethod
+    def shared_memory(self) -> Path | None:
+        """Return where its /dev/shm goes, None when it has none yet."""
+
+    @abstractmethod
+    def make_ready(self, images: bytes | None) -> None:
+        """Bring it up behind the gate, standing still."""
+
+    @abstractmethod
+    def open(self) -> float:
+        """Let it speak and run; return when (Unix seconds)."""
+
+    @abstractmethod
+    def surrender(self) -> None:
+        """Let podman have it, silent and frozen, so that podman can start it anew."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Throw away what is here; quiet when there is nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for the end of what was started, and hang up."""
+
+    def move_staged_layer(self, upper: Path) -> bool:
+        """Put the layer that was copied ahead into the new container's own; return whether there was one."""
+        self.layer_changed = False
+        if not self._staging.exists():
+            return False
+        copy = ["rsync", "-aHAXS", "--numeric-ids", "--delete", f"{self._staging}/", f"{upper}/"]
+        run(copy, timeout_s=self._hall.settings.park_limit_s)
+        shutil.rmtree(self._staging)
+        return True
+
+
+class ParkedRestore(Arrival):
+    """Podman's restore, stopped in our shim one step before runc's."""
+
+    def __init__(self, hall: Hall, proposal: Proposal, directory: Path, staging: Path, drain: Drain) -> None:
+        super().__init__(hall, proposal, directory, staging)
+        self._drain = drain
+        self._shim: ControlClient | None = None
+        self._podman: Scope | None = None
+        self._root = self._bundle = self._images = Path()
+        self._ready = False
+
+    @property
+    def _scope(self) -> str:
+        return f"lifeboat-target-{self._proposal.migration}"
+
+    @property
+    def ready(self) -> bool:
+        """See `Arrival.ready`."""
+        return self._ready
+
+    @property
+    def lives(self) -> bool:
+        """See `Arrival.lives`; a podman that an earlier daemon started is known by its shim's connection only."""
+        return self._shim is not None and (self._podman is None or self._podman.wait(0) is None)
+
+    @property
+    def images(self) -> Path:
+        """See `Arrival.images`."""
+        if self._shim is None:
+            raise ExecutionError("nothing is parked for this migration", code="not-parked")
+        return self._images
+
+    def adopt(self, shim: ControlClient) -> None:
+        """Take up what an earlier daemon parked."""
+        self._shim = shim
+        self._learn()
+
+    def park(self, request: ParkRequest) -> None:
+        """Let podman create everything and stop one step before the restore."""
+        if self._shim is not None:
+            return
+        container = self._proposal.container
+        podman.ensure_name(container.image_id, container.image)
+        archive = self._directory / "import.tar"
+        members = {
+            "config.dump": request.configuration,
+            "spec.dump": request.specification,
+            "network.status": request.network_status,
+        }
+        podman.write_checkpoint_archive(archive, members)
+        order = shim_order.Order(
+            migration=self._proposal.migration,
+            side=Side.TARGET,
+            method=self._proposal.method,
+            container=container.id,
+            journal=str(self._hall.state / "journal.db"),
+            runc=shim_order.real_runc(),
+            pki=str(self._hall.pki),
+            settings=self._hall.settings,
+        )
+        configuration = shim_order.write_order(self._directory, order)
+        self._podman = Scope.start(
+            self._scope,
+            podman.restore_argv(archive),
+            log=self._directory / "podman.log",
+            env={"CONTAINERS_CONF_OVERRIDE": str(configuration)},
+        )
+        self._shim = self._podman.control(self._directory / shim_order.CONTROL, "the parked restore")
+        self._learn()
+        if self.move_staged_layer(self.layer()):
+            self._ask({"do": "refresh"})
+        self.layer_changed = False
+        self._ask({"do": "begin"})
+
+    def _learn(self) -> None:
+        state = self._ask({"do": "state"})
+        self._root, self._bundle = Path(state["root"]), Path(state["bundle"])
+        self._images, self.pid = Path(state["images"]), int(state["pid"])
+        self._ready = bool(state["restored"])
+
+    def layer(self) -> Path:
+        """See `Arrival.layer`."""
+        if self._shim is None:
+            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return self._staging
+        self.layer_changed = True
+        return overlay.find(self._root).upper
+
+    def shared_memory(self) -> Path | None:
+        """See `Arrival.shared_memory`."""
+        return self._bundle / "shm" if self._shim is not None else None
+
+    def make_ready(self, images: bytes | None) -> None:
+        """Restore the tree; `images` is None when they came as a stream."""
+        descriptors = image.unpack(images, self.images) if images is not None else ""
+        lazy = self._proposal.method is Method.LAZY
+        if lazy:
+            self._drain.expect(self.images)
+        networks = [network.model_dump(mode="json") for network in self._proposal.container.networks]
+        order: Message = {"do": "restore", "networks": networks, "layer_changed": self.layer_changed}
+        order["descriptors"] = descriptors
+        self.pid = int(self._ask(order, RESTORE_WAIT_S)["pid"])
+        if lazy and (reason := self._drain.progress().reason):
+            raise ExecutionError(reason, code="sink-failed")
+        self._ready = True
+
+    def open(self) -> float:
+        """Open the gate and let podman have the container."""
+        try:
+            return float(self._ask({"do": "open"})["at"])
+        except LifeboatError:
+            # The shim ends well only after it opened the gate: then only its answer was lost.
+            if self._podman is None or self._podman.wait(CONTROL_WAIT_S) != 0:
+                raise
+            return time.time()
+
+    def surrender(self) -> None:
+        """See `Arrival.surrender`."""
+        if self.lives:
+            self._ask({"do": "surrender"})
+        if self._podman is not None:
+            self._podman.wait(PODMAN_END_WAIT_S)
+
+    def abort(self) -> None:
+        """See `Arrival.abort`."""
+        if self._shim is not None:
+            with suppress(LifeboatError):
+                self._ask({"do": "abort"})
+        if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
+            self._podman.kill()
+        end_scope(self._scope)
+
+    def close(self) -> None:
+        """See `Arrival.close`; raises `ExecutionError` when podman does not finish."""
+        if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
+            raise ExecutionError("podman does not finish the restore", code="podman-stuck")
+        if self._shim is not None:
+            self._shim.close()
+
+    def _ask(self, message: Message, timeout_s: float = CONTROL_WAIT_S) -> Message:
+        if self._shim is None:
+            raise ExecutionError("nothing is parked for this migration", code="not-parked")
+        return self._shim.ask(message, timeout_s=timeout_s)
+
+
+class CreatedContainer(Arrival):
+    """A container that podman created with the words of its first creation; it is only started on the commit."""
+
+    @property
+    def ready(self) -> bool:
+        """See `Arrival.ready`: it is when its files are here, which the source says by the restore."""
+        return (self._directory / "ready").exists()
+
+    @property
+    def lives(self) -> bool:
+        """See `Arrival.lives`."""
+        return podman.has_container(self._proposal.container.name)
+
+    @property
+    def images(self) -> Path:
+        """There are none."""
+        raise PrerequisiteError("a cold migration has no images", code="no-such-tree")
+
+    def park(self, request: ParkRequest) -> None:
+        """Create it, stopped; see `podman.create_argv`."""
+        if self.lives:
+            return
+        podman.ensure_name(self._proposal.container.image_id, self._proposal.container.image)
+        run(request.create_argv, timeout_s=self._hall.settings.park_limit_s)
+        self.move_staged_layer(podman.upper_directory(self._proposal.container.name))
+
+    def layer(self) -> Path:
+        """See `Arrival.layer`."""
+        if self.lives:
+            return podman.upper_directory(self._proposal.container.name)
+        self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._staging
+
+    def shared_memory(self) -> Path | None:
+        """It is made anew."""
+        return None
+
+    def make_ready(self, images: bytes | None) -> None:
+        """The files are here."""
+        del images
+        (self._directory / "ready").touch()
+
+    def open(self) -> float:
+        """Start it."""
+        podman.start(self._proposal.container.name)
+        return time.time()
+
+    def surrender(self) -> None:
+        """Podman has it already."""
+
+    def abort(self) -> None:
+        """Podman removes it: the reception does that."""
+
+    def close(self) -> None:
+        """Nothing was started."""

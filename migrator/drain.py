@@ -1,0 +1,115 @@
+"""The daemon's end of a page sink: a program of its own that goes on when the daemon does not."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrator.control import ControlClient, Message
+from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.hall import Hall
+from migrator.pager import sink
+from migrator.protocol import Proposal
+from migrator.runtime.scope import Scope
+
+CONTROL_WAIT_S = 10.0
+GONE_WAIT_S = 0.5
+GONE = "the page sink is gone"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a drain is."""
+
+    state: sink.SinkState
+    drained_bytes: int = 0
+    drain_s: float = 0.0
+    reason: str = ""
+    port: int = 0
+
+
+class Drain:
+    """The page sink of one incoming migration."""
+
+    def __init__(self, hall: Hall, proposal: Proposal, directory: Path) -> None:
+        self._hall = hall
+        self._proposal = proposal
+        self._directory = directory
+        self._client: ControlClient | None = None
+
+    @property
+    def present(self) -> bool:
+        """Say whether there is, or was since this host booted, a sink."""
+        return (self._directory / sink.CONTROL).exists()
+
+    def start(self) -> int:
+        """Start the sink, once; return the port on which it waits for the source."""
+        if not self.present:
+            criu = shutil.which("criu")
+            if criu is None:
+                raise PrerequisiteError(f"{self._hall.host} lacks CRIU", code="target-lacks-criu")
+            order = sink.SinkOrder(
+                migration=self._proposal.migration,
+                source=self._proposal.source,
+                pki=str(self._hall.pki),
+                ports=self._hall.settings.pager_ports,
+                criu=criu,
+                pager=self._proposal.pager,
+                reconnect_limit_s=self._hall.settings.reconnect_limit_s,
+            )
+            (self._directory / sink.ORDER).write_text(order.model_dump_json())
+            Scope.start_module(f"lifeboat-sink-{self._proposal.migration}", "migrator.pager", self._directory)
+            self._connect(CONTROL_WAIT_S)
+        return self.progress().port
+
+    def expect(self, images: Path) -> None:
+        """The restore is about to begin, with these images."""
+        self._ask({"do": "images", "images": str(images)})
+
+    def go(self, pid: int) -> None:
+        """The tree with this first pid belongs here: let its memory flow; idempotent."""
+        self._ask({"do": "go", "pid": pid})
+
+    def progress(self) -> Progress:
+        """Ask the sink; raises `ExecutionError` when it is gone."""
+        told = self._ask({"do": "progress"})
+        return Progress(
+            state=sink.SinkState(told["event"]),
+            drained_bytes=int(told["drained_bytes"]),
+            drain_s=float(told["drain_s"]),
+            reason=str(told["reason"]),
+            port=int(told["port"]),
+        )
+
+    def look(self) -> Progress:
+        """As `progress`; a sink that is gone has lost what was still missing, whatever happened to it."""
+        try:
+            return self.progress()
+        except LifeboatError:
+            return Progress(sink.SinkState.LOST, reason=GONE)
+
+    def end(self) -> None:
+        """Let the sink leave, now that the memory is complete or the tree is dead; quiet when it is gone."""
+        if self.present:
+            with suppress(LifeboatError):
+                self._ask({"do": "end"})
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _ask(self, message: Message) -> Message:
+        if self._client is None:
+            self._connect(GONE_WAIT_S)
+        assert self._client is not None  # noqa: S101  _connect raises otherwise
+        try:
+            return self._client.ask(message, timeout_s=CONTROL_WAIT_S)
+        except LifeboatError:
+            self._client.close()
+            self._client = None
+            raise
+
+    def _connect(self, timeout_s: float) -> None:
+        path = self._directory / sink.CONTROL
+        self._client = ControlClient(path, timeout_s=timeout_s, what="the page sink")

@@ -1,0 +1,134 @@
+"""What a source does after the commit: tell the target, follow the drain, release. It never gives anything back.
+
+It ends only when the target needs nothing more. Where that is not to be had a human is called, and the waiting goes
+on: a target that comes back hours later finds its source.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from migrator.departure import Departure
+from migrator.errors import ExecutionError, LifeboatError, PeerError
+from migrator.holding import Holding
+from migrator.journal import Decision
+from migrator.model import ContainerFacts, Phase
+from migrator.peers.client import PeerClient
+from migrator.protocol import Opened, Report, Standing
+from migrator.runtime import podman, tombstone
+from migrator.steps import SourceStep, source_step
+from migrator.timeline import Timeline
+
+CONTROL_WAIT_S = 10.0
+POLL_S = 0.2
+
+
+class Handover:
+    """The second half of one migration, at its source."""
+
+    def __init__(
+        self,
+        shared: Departure,
+        *,
+        migration: str,
+        container: ContainerFacts,
+        target: PeerClient,
+        holding: Holding,
+        timeline: Timeline,
+    ) -> None:
+        self._shared = shared
+        self._id = migration
+        self._container = container
+        self._target = target
+        self._holding = holding
+        self._timeline = timeline
+        self.opened_at: float | None = None
+        self.report: Report | None = None
+
+    def run(self) -> None:
+        """Bring a migration to its end whose commit was told; raises `LifeboatError` when a human is needed."""
+        self._timeline.enter(Phase.DRAIN)
+        self.follow(lambda: True)
+
+    def follow(self, going_on: Callable[[], bool]) -> None:
+        """Follow the target's word until the container is released here, or `going_on` says no."""
+        limit_s = self._shared.settings.reconnect_limit_s
+        deadline = time.monotonic() + limit_s
+        while going_on():
+            report = self._ask()
+            if report is not None:
+                deadline = time.monotonic() + limit_s
+            step = source_step(
+                Decision.COMMIT, report.standing if report else None, patient=time.monotonic() < deadline
+            )
+            if step is SourceStep.RELEASE:
+                self._release()
+                return
+            if step is SourceStep.TELL:
+                self.tell()
+            if step is SourceStep.CALL_A_HUMAN:
+                raise self._human(report)
+            self._holding.look_after()
+            time.sleep(POLL_S)
+
+    def tell(self) -> None:
+        """Tell the target that it may open its gate; one that does not take it is asked how it stands."""
+        began_at = time.time()
+        try:
+            path = f"/v1/migrations/{self._id}/commit"
+            self._target.call("POST", path, None, Opened, timeout_s=CONTROL_WAIT_S)
+        except LifeboatError as error:
+            self._timeline.tell(f"{self._target.name} does not take the commit: {error}")
+            time.sleep(POLL_S)
+            return
+        if self.opened_at is None:
+            self.opened_at = time.time()
+            self._timeline.enter(Phase.COMMIT, at=began_at)
+
+    def _ask(self) -> Report | None:
+        """Ask the target how it stands; None when it does not answer."""
+        try:
+            path = f"/v1/migrations/{self._id}"
+            self.report = self._target.call("GET", path, None, Report, timeout_s=CONTROL_WAIT_S)
+        except PeerError:
+            return None
+        if self.report.standing is Standing.DRAINING:
+            self._timeline.progress(self.report.drained_bytes, self._container.memory_bytes)
+        return self.report
+
+    def _human(self, report: Report | None) -> ExecutionError:
+        here = "stands frozen here" if self._holding.memory_is_here else "lost its memory here"
+        recover = f"lifeboat recover {self._id}"
+        if report is None:
+            return ExecutionError(
+                f"{self._target.name} is gone after the commit; {self._container.name} {here}, as it was then",
+                code="target-lost",
+                hint=f"when {self._target.name} is dead for sure: {recover} --resume-here --target-is-dead",
+            )
+        return ExecutionError(
+            f"{self._container.name} is {report.standing} on {self._target.name}: {report.reason or 'no reason'}; "
+            f"it {here}, as it was at the switchover",
+            code="drain-lost" if report.standing is Standing.LOST else "target-lost",
+            hint=f"to let it run here again: {recover} --resume-here",
+        )
+
+    def _release(self) -> None:
+        """Kill the frozen tree, remove the container, leave a tombstone."""
+        self._timeline.enter(Phase.RELEASE)
+        tombstone.leave(self._shared.state, self._container, self._target.name, self._id)
+        self._holding.release()
+        podman.remove_container(self._container.id)
+        if podman.has_container(self._container.id):
+            raise ExecutionError(
+                f"podman does not remove {self._container.name}; it stays banned from starting",
+                code="remains",
+                hint=f"podman rm --force {self._container.id[:12]}",
+            )
+        tombstone.lift(self._shared.state, self._container)
+        try:
+            # A target that does not hear it asks by itself: migrator.caretaker.
+            path = f"/v1/migrations/{self._id}/complete"
+            self._target.call("POST", path, None, Report, timeout_s=CONTROL_WAIT_S)
+        except LifeboatError as error:
+            self._timeline.tell(f"the target clears away later: {error}")

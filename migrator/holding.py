@@ -1,0 +1,280 @@
+"""How a source holds a container that leaves: parked in podman's checkpoint and then frozen, or stopped.
+
+Whatever happens to the programs that hold it, the container is given back before the commit, and is not after it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+
+from migrator.control import ControlClient, Message
+from migrator.departure import Departure
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.journal import Side
+from migrator.model import ContainerFacts, Method
+from migrator.peers.client import PeerClient
+from migrator.protocol import Accepted, ParkRequest
+from migrator.runtime import podman, tombstone
+from migrator.runtime.frozen import FrozenTree, let_go
+from migrator.runtime.scope import Scope
+from migrator.shim import order as shim_order
+from migrator.storage import image
+from migrator.storage.sync import Destination
+
+CONTROL_WAIT_S = 10.0
+SHIM_WAIT_S = 2.0
+PODMAN_END_WAIT_S = 60.0
+
+
+class Holding(ABC):
+    """One container on its way out."""
+
+    def __init__(self, shared: Departure, migration: str, container: ContainerFacts, method: Method) -> None:
+        self._shared = shared
+        self._id = migration
+        self._container = container
+        self._method = method
+        self.directory = shared.runtime / "migrations" / migration
+
+    @abstractmethod
+    def park(self, target: PeerClient, accepted: Accepted) -> ParkRequest:
+        """Come as near to the freeze as the container can bear; return what the target needs for the same."""
+
+    @abstractmethod
+    def freeze(self) -> float:
+        """Stop the container; return since when it stands (Unix seconds)."""
+
+    @abstractmethod
+    def images(self, destination: Destination) -> bytes:
+        """Return what the target restores from; what is large goes by a stream of its own."""
+
+    @abstractmethod
+    def check_silent(self) -> None:
+        """Raise `ExecutionError` unless the container stands still and nobody can hear it."""
+
+    @abstractmethod
+    def adopt(self) -> None:
+        """Take up what an earlier daemon began."""
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Let it run as if nothing had happened; the journal says that it is ours. Idempotent."""
+
+    def resume(self) -> None:
+        """As `give_back`, after the commit, by a human's word that the journal has."""
+        self.give_back()
+
+    @abstractmethod
+    def look_after(self) -> None:
+        """After the commit: mend what can be mended, should what holds the container have died."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Kill what is left of it here."""
+
+    @property
+    @abstractmethod
+    def memory_is_here(self) -> bool:
+        """Say whether its memory is still here."""
+
+    def close(self) -> None:  # noqa: B027  most have nothing to hang up
+        """Hang up."""
+
+
+class ParkedCheckpoint(Holding):
+    """Podman's checkpoint, stopped in our shim; after the freeze the shim holds the frozen tree."""
+
+    def __init__(self, shared: Departure, migration: str, container: ContainerFacts, method: Method) -> None:
+        super().__init__(shared, migration, container, method)
+        self._shim: ControlClient | None = None
+        self._podman: Scope | None = None
+
+    @property
+    def _scope(self) -> str:
+        return f"lifeboat-source-{self._id}"
+
+    def park(self, target: PeerClient, accepted: Accepted) -> ParkRequest:
+        """See `Holding.park`; the source parks first, for it has the facts."""
+        order = self._order(target, accepted.pager_port)
+        configuration = shim_order.write_order(self.directory, order)
+        status = podman.network_status(self._container)
+        self._podman = Scope.start(
+            self._scope,
+            podman.checkpoint_argv(self._container.id, self.directory / "export.tar"),
+            log=self.directory / "podman.log",
+            env={"CONTAINERS_CONF_OVERRIDE": str(configuration)},
+        )
+        self._shim = self._podman.control(self.directory / shim_order.CONTROL, "the parked checkpoint")
+        self._ask({"do": "call"})
+        bundle = Path(self._ask({"do": "state"})["bundle"])
+        return ParkRequest(
+            configuration=(bundle / "config.dump").read_text(),
+            specification=(bundle / "spec.dump").read_text(),
+            network_status=json.dumps(status),
+        )
+
+    def _order(self, target: PeerClient, port: int) -> shim_order.Order:
+        pager = None
+        if self._method is Method.LAZY:
+            pager = shim_order.PagerAddress(host=target.name, address=target.address, port=port)
+        return shim_order.Order(
+            migration=self._id,
+            side=Side.SOURCE,
+            method=self._method,
+            container=self._container.id,
+            journal=str(self._shared.state / "journal.db"),
+            runc=shim_order.real_runc(),
+            pki=str(self._shared.directory / "pki"),
+            settings=self._shared.settings,
+            pager=pager,
+        )
+
+    def freeze(self) -> float:
+        """See `Holding.freeze`."""
+        return float(self._ask({"do": "freeze"})["at"])
+
+    def images(self, destination: Destination) -> bytes:
+        """See `Holding.images`: a lazy tree's are small."""
+        images = Path(self._listen()["images"])
+        if self._method is Method.LAZY:
+            return image.pack(images)
+        image.send_process_images(images, destination, self._shared.settings.copy_limit_s)
+        return b""
+
+    def check_silent(self) -> None:
+        """See `Holding.check_silent`."""
+        if self._listen()["event"] != "silent":
+            raise ExecutionError("the source is not silent", code="not-silent")
+
+    def adopt(self) -> None:
+        """See `Holding.adopt`."""
+        with suppress(LifeboatError):
+            path = self.directory / shim_order.CONTROL
+            self._shim = ControlClient(path, timeout_s=SHIM_WAIT_S, what="the parked podman")
+
+    def give_back(self) -> None:
+        """The shim does it; when it is dead, so is what it would have done, and we do it."""
+        self._tell_shim("abort")
+
+    def resume(self) -> None:
+        """As `give_back`, after the commit, by a human's word that the journal has."""
+        self._tell_shim("resume")
+
+    def _tell_shim(self, word: str) -> None:
+        done = False
+        if self._shim is not None:
+            with suppress(LifeboatError):
+                self._shim.ask({"do": word}, timeout_s=CONTROL_WAIT_S)
+                done = True
+        if not done:
+            let_go(self._scope)
+            if tree := FrozenTree.find(shim_order.real_runc(), self._container.id):
+                tree.give_back()
+        if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
+            self._podman.kill()
+        self.close()
+
+    def look_after(self) -> None:
+        """See `Holding.look_after`: a dead shim's work is taken over by another one, from the frozen tree."""
+        if self._method is not Method.LAZY or not self.memory_is_here:
+            return
+        if self._shim is not None:
+            with suppress(LifeboatError):
+                self._shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
+                return
+            self.close()
+        if not (self.directory / shim_order.ORDER).exists():
+            return
+        self._podman = None
+        name = f"{self._scope}-standby"
+        standby = Scope.start_module(name, "migrator.shim.standby", self.directory)
+        self._shim = standby.control(self.directory / shim_order.CONTROL, "the page source")
+
+    def release(self) -> None:
+        """See `Holding.release`."""
+        if self._shim is not None:
+            with suppress(LifeboatError):
+                self._shim.ask({"do": "release"}, timeout_s=PODMAN_END_WAIT_S)
+        if tree := FrozenTree.find(shim_order.real_runc(), self._container.id):
+            tree.cgroup.end(PODMAN_END_WAIT_S)
+        if self._podman is not None:
+            self._podman.wait(PODMAN_END_WAIT_S)
+        self.close()
+
+    @property
+    def memory_is_here(self) -> bool:
+        """See `Holding.memory_is_here`."""
+        tree = FrozenTree.find(shim_order.real_runc(), self._container.id)
+        return tree is not None and tree.cgroup.frozen
+
+    def close(self) -> None:
+        """See `Holding.close`."""
+        if self._shim is not None:
+            self._shim.close()
+            self._shim = None
+
+    def _ask(self, message: Message) -> Message:
+        if self._shim is None:
+            raise ExecutionError("nothing is parked", code="not-parked")
+        return self._shim.ask(message, timeout_s=CONTROL_WAIT_S)
+
+    def _listen(self) -> Message:
+        if self._shim is None:
+            raise ExecutionError("nothing is parked", code="not-parked")
+        return self._shim.listen(timeout_s=self._shared.settings.freeze_limit_s)
+
+
+class StoppedContainer(Holding):
+    """For the cold rung: podman stops it, and starts it again when it is given back."""
+
+    def park(self, target: PeerClient, accepted: Accepted) -> ParkRequest:
+        """See `Holding.park`."""
+        del target, accepted
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        argv = podman.create_argv(self._container.id, self._container)
+        return ParkRequest(configuration="", specification="", network_status="", create_argv=argv)
+
+    def freeze(self) -> float:
+        """See `Holding.freeze`: with its own stop signal and time, so what it wants to write, it writes."""
+        at = time.time()
+        podman.stop(self._container.id, self._shared.settings.freeze_limit_s)
+        return at
+
+    def images(self, destination: Destination) -> bytes:
+        """There are none."""
+        del destination
+        return b""
+
+    def check_silent(self) -> None:
+        """See `Holding.check_silent`."""
+        if podman.is_running(self._container.id):
+            raise ExecutionError("the source is not silent", code="not-silent")
+
+    def adopt(self) -> None:
+        """There is nothing to adopt."""
+
+    def give_back(self) -> None:
+        """See `Holding.give_back`."""
+        tombstone.lift(self._shared.state, self._container)
+        podman.start(self._container.id)
+
+    def look_after(self) -> None:
+        """There is nothing to look after."""
+
+    def release(self) -> None:
+        """There is nothing to kill."""
+
+    @property
+    def memory_is_here(self) -> bool:
+        """See `Holding.memory_is_here`: a stopped container has none."""
+        return True
+
+
+def holding(shared: Departure, migration: str, container: ContainerFacts, method: Method) -> Holding:
+    """Return how a container is held on this rung."""
+    kind = StoppedContainer if method is Method.COLD else ParkedCheckpoint
+    return kind(shared, migration, container, method)

@@ -1,0 +1,108 @@
+"""What the journal of a target has of one incoming migration."""
+
+from __future__ import annotations
+
+import time
+
+from migrator.errors import ExecutionError
+from migrator.hall import Hall
+from migrator.journal import Decision, Fate, Side
+from migrator.model import MigrationEvent, MigrationOutcome, Phase
+from migrator.protocol import Proposal
+
+DRAINED = "all memory is here"
+
+
+class Record:
+    """The lines, the rows and the end of one incoming migration; everything is on disk when a method returns."""
+
+    def __init__(self, hall: Hall, proposal: Proposal) -> None:
+        self._hall = hall
+        self._proposal = proposal
+        self._id = proposal.migration
+
+    def begin(self) -> None:
+        """Know the migration; idempotent."""
+        container = self._proposal.container
+        self._hall.journal.begin(self._id, Side.TARGET, container.name, self._proposal.model_dump_json())
+        self._hall.journal.learn_epoch(container.id, self._proposal.epoch - 1)
+        self.write(Phase.PREPARE, f"reserved for {container.name} from {self._proposal.source}")
+
+    @property
+    def decision(self) -> Decision | None:
+        """Return the row, which is this host's promise."""
+        return self._hall.journal.decision(self._id)
+
+    @property
+    def fate(self) -> Fate | None:
+        """Return what became of a commit that did not end well."""
+        return self._hall.journal.fate(self._id)
+
+    def commit(self) -> None:
+        """Promise to keep the container; raises `ExecutionError` when it was aborted here."""
+        if self._hall.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
+            raise ExecutionError("this migration was aborted here", code="aborted")
+
+    def opened(self, restored_in_ms: float) -> None:
+        """The container may speak here, and belongs to us."""
+        self._hall.journal.learn_epoch(self._proposal.container.id, self._proposal.epoch)
+        self.write(Phase.RESTORE, f"restored in {restored_in_ms:.0f} ms, silent")
+        self.write(Phase.COMMIT, "the gate is open, the address announced")
+
+    def abort(self) -> None:
+        """Promise never to open; raises `ExecutionError` after the commit."""
+        if self._hall.journal.decide(self._id, Decision.ABORT) is Decision.COMMIT:
+            raise ExecutionError("this migration is committed", code="committed")
+
+    def seal(self, fate: Fate) -> None:
+        """Write what becomes of it; raises `ExecutionError` when something else did already."""
+        if (sealed := self._hall.journal.seal(self._id, fate)) is not fate:
+            raise ExecutionError(f"too late: {sealed} was decided here", code="sealed")
+
+    def drained(self) -> None:
+        """The memory is complete: nothing more is needed of the source."""
+        self.write(Phase.DRAIN, DRAINED)
+
+    @property
+    def was_drained(self) -> bool:
+        """Say whether `drained` was written, perhaps before this host was down."""
+        events = self._hall.journal.events(self._id)
+        return any(event.phase is Phase.DRAIN and event.message == DRAINED for event in events)
+
+    @property
+    def ended_as(self) -> Phase | None:
+        """Return how it ended; None while it has not, or somebody still has to look after it."""
+        entry = self._hall.journal.entry(self._id)
+        return entry.outcome.phase if entry is not None and entry.settled and entry.outcome else None
+
+    def write(self, phase: Phase, message: str) -> None:
+        """Add a line."""
+        event = MigrationEvent(
+            migration=self._id,
+            container=self._proposal.container.name,
+            at=time.time(),
+            phase=phase,
+            message=message,
+        )
+        self._hall.journal.write(event)
+
+    def end(
+        self, phase: Phase, reason: str = "", *, drained_bytes: int | None = None, drain_s: float | None = None
+    ) -> None:
+        """Write the last line and the outcome."""
+        self.write(phase, reason)
+        error = "" if phase is Phase.DONE else reason
+        told = {"drained_bytes": drained_bytes, "drain_s": drain_s}
+        self._hall.journal.finish(self.outcome(phase, error).model_copy(update=told))
+
+    def outcome(self, phase: Phase, error: str) -> MigrationOutcome:
+        """Return how this migration ended, or would end now."""
+        return MigrationOutcome(
+            migration=self._id,
+            container=self._proposal.container.name,
+            source=self._proposal.source,
+            target=self._hall.host,
+            method=self._proposal.method,
+            phase=phase,
+            error=error,
+        )

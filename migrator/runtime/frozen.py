@@ -1,0 +1,59 @@
+"""A container that stands frozen, and how it is given back or killed: by its shim, or by the daemon without one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from migrator.errors import LifeboatError
+from migrator.network import gate, repair
+from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.runc import first_pid
+from migrator.runtime.scope import end_scope, scope_active
+
+LET_GO_S = 1.0
+"""How long CRIU may take to let go of a tree; when it is killed instead, the frozen cgroup still holds it."""
+
+_log = logging.getLogger(__name__)
+
+
+class FrozenTree:
+    """The processes of one container on this host."""
+
+    def __init__(self, cgroup: Cgroup, namespace: Path) -> None:
+        self.cgroup = cgroup
+        self.namespace = namespace
+
+    @classmethod
+    def find(cls, runc: str, container: str) -> FrozenTree | None:
+        """Return the tree of a container (its id), None when it has no processes here."""
+        try:
+            pid = first_pid(runc, container)
+            return cls(Cgroup.of_process(pid), Path(f"/proc/{pid}/ns/net")) if pid else None
+        except (LifeboatError, ValueError, KeyError):
+            return None
+
+    def give_back(self) -> None:
+        """Let it run on as if nothing had happened, once nobody holds it any more."""
+        _undo("sockets in repair", lambda: repair.end_repair(self.cgroup.pids()))
+        _undo("the gate", lambda: gate.open_gate(self.namespace))
+        self.cgroup.thaw()
+
+
+def let_go(scope: str) -> None:
+    """Wait until what held the tree in a scope has ended; kill it when it does not."""
+    deadline = time.monotonic() + LET_GO_S
+    while scope_active(scope):
+        if time.monotonic() > deadline:
+            end_scope(scope)
+            return
+        time.sleep(0.02)
+
+
+def _undo(what: str, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except (LifeboatError, OSError) as error:
+        _log.error("undoing %s failed: %s", what, error)

@@ -1,0 +1,206 @@
+"""What a human decides about a migration that did not end by itself: `lifeboat recover`.
+
+Nothing here happens by itself. Before a container may run, the other host has promised that it never runs it from
+this migration, or a human has said that the other host is dead, and sees to it that it stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from migrator.caretaker import ask_source
+from migrator.departure import Departure
+from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
+from migrator.journal import Entry, Fate, Side
+from migrator.model import MigrationOutcome, Phase, Value
+from migrator.peers.membership import PeerDirectory
+from migrator.protocol import Report, Standing
+from migrator.recovery import SourceRecovery
+from migrator.runtime import podman, tombstone
+from migrator.steps import Place, Sight, may_resume, may_take_over, place
+from migrator.target import Reception
+
+ASK_WAIT_S = 15.0
+
+
+class Wish(StrEnum):
+    """What a human may want."""
+
+    RESUME = "resume-here"
+    FORGET = "forget"
+
+
+class Situation(Value):
+    """A migration that has no end, as this host sees it."""
+
+    migration: str
+    container: str
+    side: Side
+    peer: str
+    peer_says: str  # how it stands there; empty when the peer does not answer
+    place: Place
+    here: str  # what is here
+    resume_loses: str  # what is lost when it is resumed here
+    forget_loses: str
+    resume_refused: str  # why it may not be resumed here now; empty when it may
+
+
+class Settlement:
+    """The human's deeds."""
+
+    def __init__(
+        self,
+        shared: Departure,
+        peers: PeerDirectory,
+        reception: Callable[[str], Reception],
+    ) -> None:
+        """`reception` returns an incoming migration by its id."""
+        self._shared = shared
+        self._peers = peers
+        self._reception = reception
+
+    def situations(self) -> tuple[Situation, ...]:
+        """Tell of every migration that has no end yet."""
+        entries = self._shared.journal.entries(unfinished=True)
+        return tuple(self._situation(entry, declared_dead=False) for entry in entries)
+
+    def settle(self, migration: str, wish: Wish, *, dead: Side | None) -> MigrationOutcome:
+        """Do what a human decided; `dead` is the end that was declared dead.
+
+        Raises `CallAHumanError` when it could let two copies run.
+        """
+        entry = self._shared.journal.entry(migration)
+        if entry is None:
+            raise PrerequisiteError(
+                f"there is no migration {migration!r} in the journal",
+                code="no-such-migration",
+                hint="lifeboat recover",
+            )
+        if entry.settled:
+            raise PrerequisiteError(f"the migration {migration} has ended", code="settled", hint="lifeboat history")
+        if dead is entry.side:
+            raise PrerequisiteError(f"this host is the {dead} of {migration}", code="not-dead")
+        declared_dead = dead is not None
+        if entry.side is Side.TARGET:
+            return self._settle_here(self._reception(migration), entry, wish, declared_dead=declared_dead)
+        recovery = SourceRecovery(self._shared, entry, self._peers)
+        if wish is Wish.FORGET:
+            return self._forget(recovery, entry)
+        return self._resume(recovery, entry, declared_dead=declared_dead)
+
+    # --- at the source
+
+    def _resume(self, recovery: SourceRecovery, entry: Entry, *, declared_dead: bool) -> MigrationOutcome:
+        standing = self._let_target_yield(recovery, entry)
+        _refuse(may_resume(entry.decision, standing, declared_dead=declared_dead))
+        container = recovery.journey.container
+        if self._shared.journal.seal(entry.migration, Fate.RESUME) is not Fate.RESUME:
+            raise ExecutionError("it was thrown away here already", code="sealed")
+        self._shared.journal.learn_epoch(container.id, recovery.journey.epoch + 1)
+        recovery.migration.holding.adopt()
+        frozen = recovery.migration.holding.memory_is_here
+        if not frozen:
+            tombstone.lift(self._shared.state, container)
+        recovery.migration.holding.resume()
+        tombstone.lift(self._shared.state, container)
+        if not frozen:
+            podman.start(container.id)
+        how = "with the memory of the switchover" if frozen else "anew from its files, for its memory was lost"
+        error = ExecutionError(f"a human let it run here again, {how}", code="resumed")
+        return recovery.migration.end(Phase.ABORTED, error)
+
+    def _let_target_yield(self, recovery: SourceRecovery, entry: Entry) -> Standing | None:
+        """Ask the target to promise that it never runs the container; return how it stands there then."""
+        path = f"/v1/migrations/{entry.migration}/yield"
+        try:
+            return recovery.client.call("POST", path, None, Report, timeout_s=ASK_WAIT_S).standing
+        except LifeboatError:
+            return recovery.ask_target()
+
+    def _forget(self, recovery: SourceRecovery, entry: Entry) -> MigrationOutcome:
+        if not entry.decision:
+            raise PrerequisiteError("it was not committed: the container is in use here", code="not-committed")
+        if self._shared.journal.seal(entry.migration, Fate.FORGET) is not Fate.FORGET:
+            raise ExecutionError("it was resumed here already", code="sealed")
+        container = recovery.journey.container
+        tombstone.leave(self._shared.state, container, recovery.journey.target, entry.migration)
+        recovery.migration.holding.adopt()
+        recovery.migration.holding.release()
+        podman.remove_container(container.id)
+        tombstone.lift(self._shared.state, container)
+        error = ExecutionError("a human threw away what was here", code="forgotten")
+        return recovery.migration.end(Phase.LOST, error)
+
+    # --- at the target
+
+    def _settle_here(
+        self, reception: Reception, entry: Entry, wish: Wish, *, declared_dead: bool
+    ) -> MigrationOutcome:
+        if wish is Wish.FORGET:
+            reception.forget()
+            return reception.outcome(Phase.LOST, "a human threw away what was here")
+        told = ask_source(self._peers, reception.proposal)
+        standing = reception.report().standing
+        _refuse(may_take_over(standing, entry.decision, told, declared_dead=declared_dead))
+        reception.take_over()
+        return reception.outcome(Phase.LOST, "a human let it start anew here, from its files")
+
+    # --- telling
+
+    def _situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
+        if entry.side is Side.SOURCE:
+            return self._source_situation(entry, declared_dead=declared_dead)
+        return self._target_situation(entry, declared_dead=declared_dead)
+
+    def _source_situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
+        recovery = SourceRecovery(self._shared, entry, self._peers)
+        container, epoch = recovery.journey.container, recovery.journey.epoch
+        standing = recovery.ask_target()
+        frozen = recovery.migration.holding.memory_is_here
+        runs = entry.decision is None and podman.is_running(container.id)
+        there = None if standing is None else Sight(standing in RUNS, epoch if standing in RUNS else 0)
+        since = "everything since the switchover: what it did and promised there"
+        return Situation(
+            migration=entry.migration,
+            container=container.name,
+            side=entry.side,
+            peer=recovery.client.name,
+            peer_says=standing or "",
+            place=place(Sight(runs, self._shared.journal.epoch(container.id)), there, epoch),
+            here="frozen, with the memory of the switchover" if frozen else "without its memory",
+            resume_loses=since if frozen else f"{since}, and all that was only in memory",
+            forget_loses=f"the memory of the switchover; {recovery.client.name} must have all it needs",
+            resume_refused=may_resume(entry.decision, standing, declared_dead=declared_dead),
+        )
+
+    def _target_situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
+        reception = self._reception(entry.migration)
+        container, standing = reception.proposal.container, reception.report().standing
+        told = ask_source(self._peers, reception.proposal)
+        runs, epoch = standing in RUNS, reception.proposal.epoch
+        says = "" if told is None else (told.decision or "undecided")
+        return Situation(
+            migration=entry.migration,
+            container=container.name,
+            side=entry.side,
+            peer=reception.proposal.source,
+            peer_says=says,
+            place=place(Sight(says in ("undecided", "abort"), 0), Sight(runs, epoch if runs else 0), epoch),
+            here=standing,
+            resume_loses="all that was only in memory: it starts anew from its files",
+            forget_loses="the container and its files here",
+            resume_refused=may_take_over(standing, entry.decision, told, declared_dead=declared_dead),
+        )
+
+
+RUNS = frozenset({Standing.DRAINING, Standing.DRAINED, Standing.COMPLETE, Standing.FELL_BACK})
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise CallAHumanError(
+            f"two copies could run: {why}",
+            code="not-proved",
+            hint="make sure that the other host is dead, and stays so, before you say that it is",
+        )

@@ -1,0 +1,429 @@
+"""One cell of the crash matrix: a migration, stopped at a line of a journal, where something dies or breaks.
+
+Afterwards it is seen from outside whether the promises held: see `Verdict.wrong`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrator.errors import LifeboatError
+from tests.lab import cluster
+from tests.lab.clean import clean
+from tests.lab.host import Host
+from tests.lab.image import BASE
+from tests.lab.lab import Lab
+from tests.lab.settings import CHECKOUT
+from tests.lab.stops import Stop, Turnstile
+from tests.lab.traffic import PORT, ask
+
+CONTAINER, ADDRESS = "web", "10.77.0.130"
+MEMORY_MIB = 48
+SETTINGS = """\
+[signals]
+edac = false
+smart_poll_s = 3600
+
+[migrator]
+method = "{method}"
+reconnect_limit_s = {reconnect_limit_s}
+freeze_limit_s = 8
+park_limit_s = 30
+fallback = "{fallback}"
+"""
+RECONNECT_LIMIT_S = 6
+STATE_MIB = 24
+STOP_LIMIT_S = 60.0
+REST_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong at a stop, and what is done about it afterwards."""
+
+    name: str
+    strike: Callable[[Cell], None]
+    after: Callable[[Cell], None] = lambda _: None
+    limited: bool = False  # needs a state directory that can be filled
+
+
+@dataclass
+class Verdict:
+    """What became of a cell."""
+
+    stop: str
+    fault: str
+    struck: bool = True
+    outcome: str = ""  # source, target, anew on the target, human
+    wrong: list[str] = field(default_factory=list)
+    gap_s: float = 0.0  # the longest time without an answer
+    thawed_s: float | None = None  # from the fault to the next answer, where the container stayed
+    said: str = ""  # the last words of the journal
+
+
+class Cell:
+    """A lab with a cluster, a container that writes rows, a watcher outside, and one migration."""
+
+    def __init__(self, lab: Lab, directory: Path, *, method: str = "lazy", fallback: str = "stay") -> None:
+        self.lab = lab
+        self.source, self.target = lab.host("alpha"), lab.host("beta")
+        self._directory = directory
+        self._method, self._fallback = method, fallback
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._moving: subprocess.Popen[bytes] | None = None
+        self._seen = directory / "seen.json"
+        self.struck_at = 0.0
+        self._ready = self._limited = False
+
+    # --- the stage
+
+    def prepare(self, *, limited: bool = False, reconnect_limit_s: float = RECONNECT_LIMIT_S) -> None:
+        """Bring up what is not up: the hosts, the cluster, the container on the source, the watcher."""
+        if not self._ready or limited != self._limited:
+            for host in (self.source, self.target):
+                if not host.running:
+                    self.lab.renew(host.name)
+            clean(self.lab)
+            settings = SETTINGS.format(
+                method=self._method, fallback=self._fallback, reconnect_limit_s=reconnect_limit_s
+            )
+            self._limit_state(limited=limited)
+            cluster.start(self.lab, settings)
+            self._ready, self._limited = True, limited
+        self.lab.forget_neighbours()
+        argv = ["podman", "run", "--detach", "--name", CONTAINER, "--network", "lan", "--ip", ADDRESS]
+        workload = [
+            "python3",
+            "/usr/local/bin/workload",
+            "--memory",
+            str(MEMORY_MIB),
+            "--database",
+            "/rows/rows.db",
+        ]
+        self.source.run([*argv, "--restart=always", "--volume", "rows:/rows", BASE.name, *workload])
+        self._seen.unlink(missing_ok=True)
+        watcher = [sys.executable, str(CHECKOUT / "tests/lab/watcher.py"), ADDRESS, str(PORT)]
+        self._watcher = self.lab.client.spawn(
+            [*watcher, "--output", str(self._seen)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.wait(lambda: len(self.seen().get("acknowledged", ())) > 5, 60)
+
+    def _limit_state(self, *, limited: bool) -> None:
+        """Give lifeboat's state at the target a small file system that can be filled, or take it away."""
+        place = "/var/lib/lifeboat"
+        mounted = self.target.run(["mountpoint", "--quiet", place], check=False).status == 0
+        if mounted and not limited:
+            self.target.run(["umount", place])
+        elif limited and not mounted:
+            self.target.run(["mount", "-t", "tmpfs", "-o", f"size={STATE_MIB}m,mode=0700", "tmpfs", place])
+
+    def move(self) -> None:
+        """Begin the migration."""
+        self._moving = self.source.spawn(["lifeboat", "migrate", CONTAINER, "--to", "beta"])
+
+    def run(self, stop: Stop, fault: Fault) -> Verdict:
+        """Play the cell."""
+        verdict = Verdict(stop.name, fault.name)
+        self.prepare(limited=fault.limited)
+        turnstile = Turnstile(self.source if stop.side == "source" else self.target, stop, STOP_LIMIT_S)
+        self.move()
+        try:
+            with turnstile.hold():
+                self.struck_at = time.time()
+                fault.strike(self)
+            fault.after(self)
+        except LifeboatError as error:
+            verdict.struck, verdict.said = False, str(error)
+        self._judge(verdict)
+        return verdict
+
+    def close(self) -> None:
+        """End what runs outside the hosts."""
+        for program in (self._watcher, self._moving):
+            if program is not None and program.poll() is None:
+                program.terminate()
+                program.wait(30)
+            if program is not None:
+                for pipe in (program.stdout, program.stderr):
+                    if pipe is not None:
+                        pipe.close()
+        self._watcher = self._moving = None
+
+    # --- what can be struck
+
+    def processes(self, host: Host, word: str) -> list[int]:
+        """Return the machine's pids of the host's processes with a word in their command line."""
+        found = []
+        for file in host.cgroup.rglob("cgroup.procs"):
+            with suppress(OSError):
+                found += [int(line) for line in file.read_text().split()]
+        return [pid for pid in found if word in _command_line(pid) or word == _name(pid)]
+
+    def kill(self, host: Host, word: str) -> None:
+        """Kill those processes at once."""
+        for pid in self.processes(host, word):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_criu(self) -> None:
+        """Kill every CRIU on both hosts."""
+        for host in (self.source, self.target):
+            for pid in self.processes(host, "criu"):
+                if _name(pid) == "criu":
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    # --- what became of it
+
+    def seen(self) -> dict[str, Any]:
+        """Return what the watcher has seen so far."""
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads(self._seen.read_text())
+            return found
+        return {}
+
+    def wait(self, happened: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something happened; return whether it did."""
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def entries(self, host: Host) -> list[dict[str, Any]]:
+        """Return the host's migrations, newest first, as `lifeboat history` tells."""
+        told = host.run(["lifeboat", "history", "--json"], check=False, timeout_s=60)
+        found: list[dict[str, Any]] = json.loads(told.output) if told.status == 0 else []
+        return found
+
+    def unsettled(self, host: Host) -> list[dict[str, Any]]:
+        """Return the host's migrations that have no end, as `lifeboat recover` tells."""
+        told = host.run(["lifeboat", "recover", "--json"], check=False, timeout_s=60)
+        return list(json.loads(told.output)) if told.status == 0 else [{"daemon": told.errors}]
+
+    def runs_on(self) -> list[str]:
+        """Return the hosts on which the container's processes run, and are not frozen."""
+        return [host.name for host in (self.source, self.target) if host.running and self._runs(host)]
+
+    def _runs(self, host: Host) -> bool:
+        script = (
+            f"pid=$(podman inspect --format '{{{{.State.Pid}}}}' {CONTAINER} 2>/dev/null) && [ ${{pid:-0}} != 0 ] "
+            "&& path=/sys/fs/cgroup$(cut -d: -f3 /proc/$pid/cgroup | tail -1) "
+            '&& grep -q "frozen 0" $path/cgroup.events'
+        )
+        return host.run(["sh", "-c", script], check=False).status == 0
+
+    def _judge(self, verdict: Verdict) -> None:
+        rested = self.wait(self._rests, REST_LIMIT_S)
+        called = bool(self.unsettled(self.source) or self.unsettled(self.target))
+        places = self.runs_on()
+        if not rested:
+            verdict.wrong.append("it never came to rest")
+        verdict.outcome = "human" if called else (places[0] if places else "nowhere")
+        verdict.outcome = {"alpha": "source", "beta": "target"}.get(verdict.outcome, verdict.outcome)
+        if len(places) > 1:
+            verdict.wrong.append("it runs on both")
+        if not places and not called:
+            verdict.wrong.append("it runs on neither and nobody was called")
+        verdict.said = verdict.said or "; ".join(self._last_words())
+        if places:
+            self._judge_container(verdict)
+        self._judge_watcher(verdict)
+        if not called:
+            for host in (self.source, self.target):
+                verdict.wrong += [f"{host.name}: {left}" for left in leftovers(host)]
+        self._ready = not called and not verdict.wrong
+
+    def _rests(self) -> bool:
+        """Say whether nothing goes on any more: all is settled, or a human was called and nothing changes."""
+        if self._moving is not None and self._moving.poll() is None:
+            return False
+        if not (self.source.running and self.target.running):
+            return False
+        told = [*self.unsettled(self.source), *self.unsettled(self.target)]
+        return not told or (all("migration" in item for item in told) and self._human_called())
+
+    def _human_called(self) -> bool:
+        """Say whether a human was called on some host: an outcome that is not settled."""
+        ended = [*self.entries(self.source)[:1], *self.entries(self.target)[:1]]
+        return any(item["phase"] == "lost" for item in ended) or self._daemons_told()
+
+    def _daemons_told(self) -> bool:
+        words = ["journalctl", "--unit=lifeboatd", "--no-pager", "--output=cat", "--lines=50"]
+        return any("call a human" in host.run(words, check=False).output for host in (self.source, self.target))
+
+    def _last_words(self) -> Iterator[str]:
+        for host in (self.source, self.target):
+            for item in self.entries(host)[:1]:
+                yield f"{host.name}: {item['phase']} {item['error']}".strip()
+
+    def _judge_container(self, verdict: Verdict) -> None:
+        more = self.seen().get("answers", 0) + 20
+        if not self.wait(lambda: self.seen().get("answers", 0) > more, 30):
+            verdict.wrong.append("it does not answer")
+            return
+        self._end_watcher()
+        verified = ask(self.lab, ADDRESS, "verify")
+        if verified["wrong_now"] or verified["wrong"]:
+            verdict.wrong.append(f"{verified['wrong_now'] or verified['wrong']} pages of its memory are wrong")
+        rows = ask(self.lab, ADDRESS, "rows")["rows"]
+        acknowledged = set(self.seen()["acknowledged"])
+        if lost := acknowledged - set(rows):
+            verdict.wrong.append(f"{len(lost)} acknowledged rows are lost")
+        if len(rows) != len(set(rows)):
+            verdict.wrong.append("rows are doubled")
+
+    def _judge_watcher(self, verdict: Verdict) -> None:
+        self._end_watcher()
+        seen = self.seen()
+        if seen.get("backwards"):
+            verdict.wrong.append(f"two copies answered: counts {seen['backwards'][:3]}")
+        if seen.get("returned"):
+            verdict.wrong.append("two copies answered: an old boot came back")
+        if len(seen.get("boots", ())) > 1 and verdict.outcome == "target":
+            verdict.outcome = "anew on the target"
+        if len(seen.get("boots", ())) > 1 and verdict.outcome == "source":
+            verdict.outcome = "anew on the source"
+        verdict.gap_s = round(float(seen.get("longest_gap_s", 0.0)), 2)
+        if verdict.outcome == "source" and seen.get("gap_at", 0) <= self.struck_at:
+            verdict.thawed_s = round(max(0.0, seen["gap_at"] + seen["longest_gap_s"] - self.struck_at), 2)
+
+    def _end_watcher(self) -> None:
+        if self._watcher is not None and self._watcher.poll() is None:
+            self._watcher.terminate()
+            self._watcher.wait(30)
+
+    def put_away(self) -> None:
+        """Remove the container, so that the next cell can be played on the same stage."""
+        self.close()
+        for host in (self.source, self.target):
+            if host.running:
+                host.run(["podman", "rm", "--all", "--force", "--time=0"], check=False)
+                host.run(["podman", "volume", "rm", "--all", "--force"], check=False)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def leftovers(host: Host) -> list[str]:
+    """Return what a migration has left on a host that should be clean."""
+    found = []
+    if files := host.run(["find", "/run/lifeboat/migrations", "/run/lifeboat/allowed", "/var/lib/lifeboat/banned",
+                          "/var/lib/lifeboat/staging", "-mindepth", "1"], check=False).output.split():  # fmt: skip
+        found.append(f"files {files[:3]}")
+    units = host.run(["systemctl", "list-units", "--plain", "--no-legend", "lifeboat-*"]).output.splitlines()
+    # podman's monitor of a container that came stays in the scope in which podman was started
+    running = host.run(["podman", "ps", "--quiet"]).output
+    if left := [line.split()[0] for line in units if not (running and line.startswith("lifeboat-target-"))]:
+        found.append(f"scopes {left}")
+    for namespace in host.run(["sh", "-c", "ls /run/netns 2>/dev/null || true"]).output.split():
+        tables = host.run(["nsenter", f"--net=/run/netns/{namespace}", "nft", "list", "tables"], check=False).output
+        if "lifeboat_gate" in tables:
+            found.append(f"a gate in {namespace}")
+    namespaces = host.run(["sh", "-c", "ls /run/netns 2>/dev/null | wc -l"]).output.strip()
+    if int(namespaces) > len(running.split()):
+        found.append(f"{namespaces} network namespaces for {len(running.split())} containers")
+    mounts = host.run(["sh", "-c", "grep -c -E 'criu-root|/merged ' /proc/self/mountinfo || true"]).output.strip()
+    if int(mounts) > len(running.split()):
+        found.append(f"{mounts} mounts for {len(running.split())} containers")
+    if processes := host.run(["sh", "-c", "pgrep -a -f 'migrator[.]|criu (dump|restore)' || true"]).output:
+        found.append(f"processes {processes.splitlines()[:3]}")
+    return found
+
+
+# --- the faults -----------------------------------------------------------------------------------------
+
+DAEMON = "/usr/sbin/lifeboatd"
+
+
+def _kill_host(host: Callable[[Cell], Host]) -> Callable[[Cell], None]:
+    return lambda cell: host(cell).kill()
+
+
+def _boot(host: Callable[[Cell], Host]) -> Callable[[Cell], None]:
+    """Boot a host again once the other one has had the time to notice that it is gone."""
+
+    def deed(cell: Cell) -> None:
+        time.sleep(RECONNECT_LIMIT_S + 4)  # the fault itself: a host is down for this long
+        name = host(cell).name
+        cell.lab.boot(name)
+        host(cell).wait_booted()
+        host(cell).run(["systemctl", "start", "podman-restart.service"], check=False, timeout_s=120)
+        cluster.start_daemon(host(cell))
+
+    return deed
+
+
+def _cut(cell: Cell) -> None:
+    cell.lab.cut("alpha", "beta")
+
+
+def _cut_clients(cell: Cell) -> None:
+    cell.lab.cut("alpha", "client")
+    cell.lab.cut("beta", "client")
+
+
+def _heal(seconds: float) -> Callable[[Cell], None]:
+    def deed(cell: Cell) -> None:
+        time.sleep(seconds)  # the fault itself: the cut lasts this long
+        cell.lab.heal()
+
+    return deed
+
+
+def _fill(cell: Cell) -> None:
+    script = "dd if=/dev/zero of=/var/lib/lifeboat/filled bs=64k 2>/dev/null; sync /var/lib/lifeboat/filled"
+    cell.target.run(["sh", "-c", script], check=False)
+
+
+def _empty(cell: Cell) -> None:
+    time.sleep(RECONNECT_LIMIT_S / 2)  # the fault itself: the disk is full for this long
+    cell.target.run(["rm", "-f", "/var/lib/lifeboat/filled"])
+
+
+FAULTS = (
+    Fault("source daemon", lambda cell: cell.kill(cell.source, DAEMON)),
+    Fault("target daemon", lambda cell: cell.kill(cell.target, DAEMON)),
+    Fault("source shim", lambda cell: cell.kill(cell.source, "migrator.shim")),
+    Fault("target shim", lambda cell: cell.kill(cell.target, "migrator.shim")),
+    Fault("page sink", lambda cell: cell.kill(cell.target, "migrator.pager")),
+    Fault("CRIU", lambda cell: cell.kill_criu()),
+    Fault("source host", _kill_host(lambda cell: cell.source), _boot(lambda cell: cell.source)),
+    Fault("target host", _kill_host(lambda cell: cell.target), _boot(lambda cell: cell.target)),
+    Fault("network between them, 3 s", _cut, _heal(3)),
+    Fault("network between them, 20 s", _cut, _heal(20)),
+    Fault("network to the clients, 3 s", _cut_clients, _heal(3)),
+    Fault("disk full at the target", _fill, _empty, limited=True),
+)
+
+
+@contextmanager
+def stage(lab: Lab, directory: Path, **options: str) -> Iterator[Cell]:
+    """Return a cell that is closed at the end."""
+    cell = Cell(lab, directory, **options)
+    try:
+        yield cell
+    finally:
+        cell.put_away()

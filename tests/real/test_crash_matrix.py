@@ -1,0 +1,52 @@
+"""A part of the crash matrix, in the gate; all of it is `./run soak matrix`, its table docs/failures.md.
+
+The cells are those at which something irrevocable has just been written, and each kind of fault is in one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.crash import FAULTS, Cell
+from tests.lab.lab import Lab
+from tests.lab.stops import STOPS
+
+pytestmark = pytest.mark.real
+
+CELLS = (
+    ("source: freeze", "source daemon", {"source"}),
+    ("source: restore", "source shim", {"source"}),
+    ("source: restore", "target host", {"source"}),
+    ("source: COMMIT", "source daemon", {"target"}),
+    ("source: COMMIT", "target daemon", {"target"}),
+    ("source: drain", "network between them, 3 s", {"target"}),
+    ("source: drain", "source shim", {"target"}),
+    ("source: release", "source host", {"target"}),
+)
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
+    """One stage for all cells; what one leaves unclean is made anew."""
+    with Lab(2, name="crash") as lab:
+        found = Cell(lab, Path(tmp_path_factory.mktemp("crash")))
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+@pytest.mark.parametrize(("stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-"))
+def test_nothing_is_lost_doubled_or_corrupted(cell: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
+    chosen_stop = next(item for item in STOPS if item.name == stop)
+    chosen_fault = next(item for item in FAULTS if item.name == fault)
+    try:
+        verdict = cell.run(chosen_stop, chosen_fault)
+    finally:
+        cell.put_away()
+    assert verdict.struck, verdict.said
+    assert verdict.wrong == [], verdict
+    assert verdict.outcome in outcomes, verdict

@@ -1,0 +1,84 @@
+"""What a human, or the fallback, does where a migration cannot end by itself; and the cold rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.crash import ADDRESS, CONTAINER, FAULTS, Cell
+from tests.lab.lab import Lab
+from tests.lab.stops import STOPS, Stop, Turnstile
+from tests.lab.traffic import ask
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Cell]:
+    """A stage; options of the cell come from the test's parameter."""
+    found = Cell(lab, tmp_path, **getattr(request, "param", {}))
+    try:
+        yield found
+    finally:
+        found.put_away()
+
+
+def stop(name: str) -> Stop:
+    """Return a stop by its name."""
+    return next(item for item in STOPS if item.name == name)
+
+
+def rows_lost(cell: Cell) -> set[int]:
+    """Return the acknowledged rows that are not in the database."""
+    return set(cell.seen()["acknowledged"]) - set(ask(cell.lab, ADDRESS, "rows")["rows"])
+
+
+def test_a_human_resumes_it_when_the_target_is_dead(cell: Cell) -> None:
+    cell.prepare()
+    turnstile = Turnstile(cell.source, stop("source: drain"), 60)
+    cell.move()
+    with turnstile.hold():
+        cell.target.kill()
+    assert cell.wait(lambda: bool(cell.entries(cell.source)), 60), "nobody was called"
+    told = cell.unsettled(cell.source)[0]
+    resume = ["lifeboat", "recover", told["migration"], "--resume-here"]
+    refused = cell.source.run(resume, check=False)
+    assert refused.status == 6, refused.errors
+    assert "nobody said that it is dead" in refused.errors
+    done = cell.source.run([*resume, "--target-is-dead"], check=False)
+    assert done.status == 0, done.errors
+    verified = ask(cell.lab, ADDRESS, "verify")
+    assert (verified["wrong_now"], cell.seen()["boots"]) == (0, [verified["boot"]])
+    assert not cell.unsettled(cell.source)
+    cell.lab.boot("beta")
+    cell.target.wait_booted()
+    cell.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
+    assert cell.wait(lambda: not cell.unsettled(cell.target), 60), "the target does not give way"
+    assert cell.runs_on() == ["alpha"]
+
+
+@pytest.mark.parametrize("cell", [{"fallback": "cold"}], indirect=True)
+def test_the_fallback_starts_it_anew_when_the_source_is_dead(cell: Cell) -> None:
+    verdict = cell.run(stop("source: drain"), next(item for item in FAULTS if item.name == "source host"))
+    assert verdict.struck, verdict.said
+    assert verdict.wrong == [], verdict
+    assert verdict.outcome == "anew on the target", verdict
+
+
+def test_the_cold_rung_moves_files_and_loses_no_row(cell: Cell) -> None:
+    cell.prepare()
+    move = ["lifeboat", "migrate", CONTAINER, "--to", "beta", "--method", "cold"]
+    refused = cell.source.run(move, check=False, timeout_s=120)
+    assert refused.status == 3, refused.errors
+    assert cell.runs_on() == ["alpha"]
+    assert len(cell.seen()["boots"]) == 1  # it was not disturbed
+    settings = cell.target.read("/etc/lifeboat/lifeboat.toml") + "accept_privileged = true\n"
+    cell.target.write("/etc/lifeboat/lifeboat.toml", settings)
+    cell.target.run(["systemctl", "restart", "lifeboatd"])
+    done = cell.source.run(move, check=False, timeout_s=120)
+    assert done.status == 0, done.errors
+    assert cell.wait(lambda: len(cell.seen()["boots"]) == 2, 30)
+    assert cell.runs_on() == ["beta"]
+    assert rows_lost(cell) == set()

@@ -1,0 +1,136 @@
+"""The whole crash matrix: every line of the journals with every fault. Writes docs/failures.md.
+
+`./run soak matrix [--stop WORD] [--fault WORD] [--write] [--results FILE]`: the words choose stops and faults by a
+part of their names; with `--write` the table of what was seen, now and in FILE before, goes to docs/failures.md.
+Cells that are in FILE already are not played again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.lab.crash import FAULTS, Cell, Verdict
+from tests.lab.lab import Lab
+from tests.lab.settings import CHECKOUT
+from tests.lab.stops import STOPS
+
+DOCUMENT = CHECKOUT / "docs/failures.md"
+HEAD = """\
+<!-- Made by ./run soak matrix --write; do not edit. -->
+# What happens when something fails
+
+Each cell is one real migration by the `lazy` method, of a container with `--restart=always` that writes rows to
+SQLite in a volume, in a lab of two hosts with systemd, podman, runc and CRIU. The migration is stopped at a line of
+a host's journal, the fault is made right there, and a client outside watches all the time. In every cell it is
+checked that
+
+- no two copies ever answered (by what the container counts, from outside),
+- its memory is right, page by page,
+- no acknowledged row is lost and no row is doubled,
+- both hosts are clean afterwards: no mounts, network namespaces, packet filters, processes, scopes, bans or files.
+
+Hosts are killed with all their processes at once, and booted again after ten seconds. `reconnect_limit_s` is 6 here
+(60 by default), `fallback` is `stay`.
+
+**source**: it runs on there as if nothing had happened; in brackets how many seconds after the fault it answered
+again. **target**: it runs there; in brackets the longest time without an answer. **anew**: its memory was lost with
+a host, and its restart policy started it again there. **human**: it stands still, nothing is thrown away, and an
+alert says what `lifeboat recover` can do. An empty cell was not played; `-`: the fault could not be made there.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Play the cells; return 0 when nothing went wrong."""
+    parser = argparse.ArgumentParser(prog="run soak matrix", description=__doc__)
+    parser.add_argument("--stop", default="", help="only stops whose name has this word")
+    parser.add_argument("--fault", default="", help="only faults whose name has this word")
+    parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON a line; grows")
+    parser.add_argument("--write", action="store_true", help="write docs/failures.md")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
+    arguments = parser.parse_args(argv)
+    verdicts = read(arguments.results)
+    deadline = time.monotonic() + arguments.seconds
+    with tempfile.TemporaryDirectory() as directory, Lab(2, name="matrix") as lab:
+        cell = Cell(lab, Path(directory))
+        for fault in FAULTS:
+            for stop in STOPS:
+                known = any((item.stop, item.fault) == (stop.name, fault.name) for item in verdicts)
+                if arguments.stop not in stop.name or arguments.fault not in fault.name or known:
+                    continue
+                if time.monotonic() > deadline:
+                    break
+                verdicts.append(play(cell, stop.name, fault.name, arguments.results))
+    if arguments.write:
+        DOCUMENT.write_text(document(verdicts))
+    bad = [item for item in verdicts if item.wrong]
+    print(f"{len(verdicts)} cells, {len(bad)} of them wrong")
+    return 1 if bad else 0
+
+
+def play(cell: Cell, stop_name: str, fault_name: str, results: Path | None) -> Verdict:
+    """Play one cell and tell."""
+    began = time.monotonic()
+    stop = next(item for item in STOPS if item.name == stop_name)
+    fault = next(item for item in FAULTS if item.name == fault_name)
+    verdict = cell.run(stop, fault)
+    cell.put_away()
+    took = f"{time.monotonic() - began:.1f} s, gap {verdict.gap_s}, thawed {verdict.thawed_s}"
+    print(
+        f"{verdict.stop:<26} {verdict.fault:<30} {verdict.outcome:<20} {took} {verdict.wrong or ''} {verdict.said}"
+    )
+    sys.stdout.flush()
+    if results is not None:
+        with results.open("a") as file:
+            file.write(json.dumps(asdict(verdict)) + "\n")
+    return verdict
+
+
+def read(results: Path | None) -> list[Verdict]:
+    """Return the verdicts of earlier runs; the last one of a cell counts."""
+    if results is None or not results.exists():
+        return []
+    found = [Verdict(**json.loads(line)) for line in results.read_text().splitlines()]
+    return list({(item.stop, item.fault): item for item in found}.values())
+
+
+def document(verdicts: Iterable[Verdict]) -> str:
+    """Return docs/failures.md."""
+    by_cell = {(item.stop, item.fault): item for item in verdicts}
+    lines = [HEAD]
+    lines.append("| killed or broken | " + " | ".join(stop.name for stop in STOPS) + " |")
+    lines.append("|---" * (len(STOPS) + 1) + "|")
+    for fault in FAULTS:
+        cells = [told(by_cell.get((stop.name, fault.name))) for stop in STOPS]
+        lines.append(f"| **{fault.name}** | " + " | ".join(cells) + " |")
+    played = len(by_cell)
+    wrong = [item for item in by_cell.values() if item.wrong]
+    lines.append(f"\n{played} of {len(STOPS) * len(FAULTS)} cells were played.\n")
+    lines += [f"- **{item.stop}, {item.fault}**: {'; '.join(item.wrong)}" for item in wrong]
+    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s is not None]
+    if thawed:
+        lines.append(f"Where it stayed it answered again {min(thawed):.2f} to {max(thawed):.2f} s after the fault.")
+    return "\n".join(lines) + "\n"
+
+
+def told(verdict: Verdict | None) -> str:
+    """Return one cell of the table."""
+    if verdict is None:
+        return ""
+    if not verdict.struck:
+        return "-"
+    if verdict.wrong:
+        return "**WRONG**"
+    if verdict.outcome == "source" and verdict.thawed_s is not None:
+        return f"source ({verdict.thawed_s:.1f})"
+    return f"target ({verdict.gap_s:.1f})" if verdict.outcome == "target" else verdict.outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
