@@ -85,6 +85,10 @@ class Readings:
                     table.pop(key, None)
             self.version += 1
 
+    def used_bytes(self) -> int:
+        """Return how much of the file is in use."""
+        return self._store.used_bytes()
+
     def close(self) -> None:
         """Write what is not written yet, and close the file."""
         self._store.close()

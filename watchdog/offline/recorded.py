@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from migrator.errors import UsageError
 from watchdog.offline.smart_text import answer_of, is_smart_text
 from watchdog.offline.texts import is_bmc_text, is_machine_check, read_bmc, read_machine_checks
 from watchdog.offline.trees import is_listing, read_listing, read_tree
+from watchdog.policy.trace import is_trace, read_lines
 from watchdog.signals.kernel_log import read_log
 from watchdog.signals.kernel_patterns import Patterns
 from watchdog.signals.model import Device, Reading
@@ -25,7 +26,7 @@ NO_NAMES = re.compile(r"^(?:REDACTED|[-xX*. ]*)$")
 
 EXPECTED = (
     "smartctl --json -x (or its text), a sysfs tree or a listing of one, kernel log lines, ipmitool output, "
-    "machine-check records"
+    "machine-check records, a trace of lifeboat policy record"
 )
 
 
@@ -53,6 +54,8 @@ def read_recording(name: str, patterns: Patterns, now: float) -> Recording:
 
 def recognised(name: str, text: str, patterns: Patterns, now: float) -> Recording:
     """Return what a text tells, whatever it is the output of."""
+    if is_trace(text):
+        return Recording(name, "a trace", tuple(_of_trace(text, name)))
     if text.lstrip()[:1] == "{" or "Pending defect count:" in text[:60]:
         return _smart_json(name, text, now)
     if is_smart_text(text):
@@ -68,6 +71,15 @@ def recognised(name: str, text: str, patterns: Patterns, now: float) -> Recordin
         if is_it:
             return Recording(name, kind, read())
     return Recording(name, "not recognised", (), f"not recognised; expected {EXPECTED}")
+
+
+def _of_trace(text: str, name: str) -> Iterator[Reading]:
+    """Return the readings of a trace; of each run the first and the last."""
+    history, _ = read_lines(text.splitlines(), name)
+    for series in history.series.values():
+        for run in series.runs:
+            for at in sorted({run.at, run.until}):
+                yield Reading(series.signal, series.device, at, run.value, run.reason)
 
 
 def _kernel_log(text: str, patterns: Patterns, now: float) -> tuple[Reading, ...]:

@@ -36,6 +36,15 @@ def lines_of(history: ReadingHistory) -> Iterator[str]:
             yield json.dumps({**about, **run._asdict()})
 
 
+def is_trace(text: str) -> bool:
+    """Say whether a text begins as a trace does."""
+    try:
+        entry = json.loads(text.partition("\n")[0])
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and {"signal", "device", "at", "value"} <= set(entry)
+
+
 def read_lines(lines: Iterable[str], name: str) -> tuple[ReadingHistory, dict[str, float]]:
     """Return the history in lines, and when which device failed; raises `UsageError` naming the first bad line."""
     runs: dict[SeriesKey, list[Run]] = {}

@@ -3,7 +3,7 @@
 SQLite; one row for each run of readings of the same value (see `series`). A change is written at once; that
 nothing has changed is written every five minutes, so a crash costs at most the last confirmations. What is older
 than `keep_days`, or does not fit into `keep_mb`, is forgotten, the oldest first. 24 disks, 64 DIMMs and 200
-sensors whose every reading differs take some 60 MB in 90 days (`./run bench history`).
+sensors whose every reading differs take some 80 MB in 90 days (`./run bench history`).
 """
 
 from __future__ import annotations
@@ -140,6 +140,11 @@ class ReadingStore:
                 oldest = self._database.execute("SELECT min(until) FROM run").fetchone()[0] or now
                 _log.warning("the readings take more than keep_mb: the oldest are forgotten")
                 self._drop(oldest + (now - oldest) * DROPPED_SHARE)
+
+    def used_bytes(self) -> int:
+        """Return how much of the file is in use."""
+        with self._lock:
+            return self._used_bytes()
 
     def close(self) -> None:
         """Write what is not written yet, and close the file."""
