@@ -180,19 +180,27 @@ class ParkedCheckpoint(Holding):
 
     def look_after(self) -> None:
         """See `Holding.look_after`: a dead shim's work is taken over by another one, from the frozen tree."""
-        if self._method is not Method.LAZY or not self.memory_is_here:
+        if self._method is not Method.LAZY or self._shim_answers():
             return
-        if self._shim is not None:
-            with suppress(LifeboatError):
-                self._shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
-                return
-            self.close()
-        if not (self.directory / shim_order.ORDER).exists():
+        if not (self.directory / shim_order.ORDER).exists() or not self.memory_is_here:
             return
         self._podman = None
         name = f"{self._scope}-standby"
         standby = Scope.start_module(name, "migrator.shim.standby", self.directory)
         self._shim = standby.control(self.directory / shim_order.CONTROL, "the page source")
+
+    def _shim_answers(self) -> bool:
+        """Say whether the shim lives; one that is slow does."""
+        if self._shim is None:
+            return False
+        try:
+            self._shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
+        except LifeboatError as error:
+            self.close()
+            if error.code != "control-timeout":
+                return False
+            self.adopt()  # on a new connection, for the answer may still come on this one
+        return True
 
     def release(self) -> None:
         """See `Holding.release`."""

@@ -50,6 +50,7 @@ class SourceShim:
         self._pages: PageSource | PageServerSession | None = None
         self._parked_at = time.monotonic()
         self._frozen_at: float | None = None
+        self._committed = False  # known to be so; until then the journal is asked
         self._status: int | None = None
 
     def run(self) -> int:
@@ -66,7 +67,7 @@ class SourceShim:
         while self._status is None:
             message = self._control.wait(0.1)
             if message is None:
-                self._look_after()
+                self._try_to_look_after()
             else:
                 self._control.say(self._answer(commands, message))
         self._control.close()
@@ -79,6 +80,13 @@ class SourceShim:
             _log.error("%s: %s", message.get("do"), error)
             return {"error": error.message, "code": error.code}
 
+    def _try_to_look_after(self) -> None:
+        """A journal that cannot be used now must not end the only one who can give the container back."""
+        try:
+            self._look_after()
+        except LifeboatError as error:
+            _log.error("%s", error)
+
     def _look_after(self) -> None:
         """Act without the daemon: give the container back when nobody will decide any more."""
         limit, since = self._order.settings.park_limit_s, self._parked_at
@@ -86,9 +94,11 @@ class SourceShim:
             limit, since = self._order.settings.freeze_limit_s, self._frozen_at
         overdue = time.monotonic() - since > limit
         orphaned = self._frozen_at is not None and not self._control.connected
-        if not (overdue or orphaned):
+        if self._committed or not (overdue or orphaned):
             return
-        if may_give_back(self._journal.decide(self._order.migration, Decision.ABORT)):
+        row = self._journal.decide(self._order.migration, Decision.ABORT)
+        self._committed = row is Decision.COMMIT
+        if may_give_back(row):
             _log.warning("giving the container back: %s", "time is up" if overdue else "the daemon is gone")
             self._give_back()
 
