@@ -47,6 +47,7 @@ class Reception:
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
         self.may_have_spoken = False  # whether the gate may have been open
+        self._accepted: Accepted | None = None
         self._standing = Standing.RESERVED
         self._progress = Progress(SinkState.WAITING)
         self._reason = ""
@@ -81,6 +82,8 @@ class Reception:
     def reserve(self) -> Accepted:
         """Take the reservation; start the page sink, so that the source can call it at once."""
         with self._lock:
+            if self._accepted is not None:
+                return self._accepted
             container = self.proposal.container
             if podman.has_container(container.name) or podman.has_container(container.id):
                 raise PrerequisiteError(
@@ -100,7 +103,8 @@ class Reception:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             port = self._drain.start() if self.proposal.method is Method.LAZY else 0
             self._volumes.prepare()
-            return Accepted(migration=self._id, needs_image=needs_image, pager_port=port)
+            self._accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=port)
+            return self._accepted
 
     def tree_path(self, tree: str) -> Path:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
