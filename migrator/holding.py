@@ -180,7 +180,8 @@ class ParkedCheckpoint(Holding):
 
     def look_after(self) -> None:
         """See `Holding.look_after`: a dead shim's work is taken over by another one, from the frozen tree."""
-        if self._method is not Method.LAZY or self._shim_answers():
+        settled = self._shared.journal.fate(self._id) is not None  # a human is at it
+        if self._method is not Method.LAZY or settled or self._shim_answers():
             return
         if not (self.directory / shim_order.ORDER).exists() or not self.memory_is_here:
             return

@@ -86,7 +86,7 @@ class SourceRecovery:
 
     def _unsettled(self) -> bool:
         entry = self._shared.journal.entry(self._entry.migration)
-        return entry is not None and not entry.settled
+        return entry is not None and not entry.settled and entry.fate is None  # else a human is at it
 
     @property
     def _was_down_in_the_freeze(self) -> bool:

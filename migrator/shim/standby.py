@@ -31,7 +31,8 @@ class Standby:
     def __init__(self, directory: Path, order: Order) -> None:
         tree = FrozenTree.find(order.runc, order.container)
         journal = Journal(Path(order.journal))
-        if tree is None or not tree.cgroup.frozen or journal.decision(order.migration) is not Decision.COMMIT:
+        decision, fate = journal.decision(order.migration), journal.fate(order.migration)
+        if tree is None or not tree.cgroup.frozen or decision is not Decision.COMMIT or fate is not None:
             raise ExecutionError("no committed container stands frozen here", code="not-frozen")
         if order.pager is None or order.settings.pager is not Pager.LIFEBOAT:
             raise ExecutionError("only lifeboat's own pager can be taken over", code="no-standby")
