@@ -12,9 +12,11 @@ from pydantic import Field
 
 from migrator.errors import UsageError
 from migrator.model import Value
+from migrator.runtime import podman
 from watchdog.policy.evaluate import Assessment, RuleState
 from watchdog.policy.score import Truth, score
 from watchdog.policy.trace import lines_of
+from watchdog.signals.places import affected, storage_facts
 
 if TYPE_CHECKING:
     from watchdog.daemon.daemon import Daemon
@@ -119,6 +121,7 @@ def policy_status(daemon: Daemon) -> dict[str, Any]:
     return {
         "fired": [fired_text(state) for state in assessment.fired],
         "affected": [device.name for device in assessment.affected],
+        "affected_containers": affected_containers(daemon),
         "lead": assessment.lead,
         "rules": len(daemon.policy.rules),
         "rules_loaded_at": daemon.judgement.loaded_at,
@@ -126,6 +129,24 @@ def policy_status(daemon: Daemon) -> dict[str, Any]:
         "quiet": quiet_texts(assessment),
         "silences": [silence.model_dump(mode="json") for silence in daemon.judgement.silences()],
     }
+
+
+def affected_containers(daemon: Daemon) -> list[str] | None:
+    """Return the containers whose storage lies on what fails; None for the whole host, for nothing, or unknown."""
+    devices = daemon.assessment.affected
+    if not devices or daemon.engine is None:
+        return None
+    layers = graph_root()
+    storage = {
+        item.name: [layers, *(mount.source for mount in item.volumes)] for item in daemon.engine.containers()
+    }
+    lost = affected(devices, storage, storage_facts())
+    return None if lost.host else sorted(lost.containers)
+
+
+def graph_root() -> str:
+    """Return where the layers of all containers lie."""
+    return str(podman.places().graph_root)
 
 
 def fired_text(state: RuleState) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,7 @@ from watchdog.alerts.model import Kind
 from watchdog.cli import client
 from watchdog.cli.main import main
 from watchdog.signals.model import Reading
+from watchdog.signals.places import StorageFacts
 from watchdog.state import HostState
 
 __all__ = ["served"]
@@ -31,7 +34,9 @@ why = "check the cable"
 def _answered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "served" in request.fixturenames:
         house: House = request.getfixturevalue("served")
-        real = client.ask
+        real, real_lines = client.ask, client.lines
+        socket_path = house.directory / "admin.sock"
+        monkeypatch.setattr("watchdog.cli.offline.lines", lambda path: real_lines(path, socket_path=socket_path))
         monkeypatch.setattr(
             "watchdog.cli.quiet.ask", lambda *words: real(*words, socket_path=house.directory / "admin.sock")
         )
@@ -117,6 +122,57 @@ def test_a_replaced_disk_is_forgotten(served: House, capsys: pytest.CaptureFixtu
     served.tick(2)
     assert command(capsys, "policy", "explain")[1] == []
     assert served.start().readings.history().series == {}
+
+
+def test_a_forgotten_disk_is_no_news_until_it_is_seen_again(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta"))
+    house.read(1.0)
+    house.daemon.judgement.forget("/dev/sda")
+    absent = [Reading("disk.missing", DISK, time.time(), 1.0), Reading("smart.crc_errors", DISK, time.time(), None)]
+    house.daemon.readings.take(absent)
+    assert house.daemon.readings.history().series == {}
+    house.start()
+    house.daemon.readings.take(absent)
+    assert house.daemon.readings.history().series == {}, "a restart remembers what was forgotten"
+    house.read(0.0)
+    house.daemon.readings.take(absent)
+    assert len(house.daemon.readings.history().series) == 3
+
+
+def test_what_a_failing_data_disk_takes_with_it_is_told(
+    served: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = RULE.replace('verdict = "failing"', 'verdict = "failing"\naffects = "storage"\nmode = "act"')
+    (served.directory / "local/rules.toml").write_text(rule)
+    served.daemon.reload()
+    volumes = {"web": "/srv/web", "db": "/data/db"}
+    running = [SimpleNamespace(name=n, volumes=[SimpleNamespace(source=path)]) for n, path in volumes.items()]
+    monkeypatch.setattr(served.engine, "containers", lambda: tuple(running))
+    mounts = {"/": frozenset({"sdx"}), "/srv": frozenset({"sda"}), "/data": frozenset({"sdb"})}
+    facts = StorageFacts(mounts=mounts, swap=frozenset(), devices={"sda": frozenset({"sda"})})
+    monkeypatch.setattr("watchdog.admin_policy.storage_facts", lambda: facts)
+    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/data/containers")
+    served.daemon.flags.change(paused=True)
+    served.read(1.0)
+    served.tick()
+    found = command(capsys, "status")[1]
+    assert (found["affected"], found["affected_containers"]) == (["/dev/sda"], ["web"])
+    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/srv/containers")
+    assert command(capsys, "status")[1]["affected_containers"] == ["db", "web"], "all layers lie there"
+    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/data/containers")
+    assert main(["status"]) == 0
+    assert "affected: containers web, by the loss of /dev/sda" in capsys.readouterr().out
+
+
+def test_this_hosts_own_past_is_recorded_and_replayed(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    served.read(0.0)
+    served.read(1.0)
+    assert main(["policy", "record"]) == 0
+    trace = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["value"] for line in trace] == [0.0, 1.0]
+    status, told = command(capsys, "policy", "replay", "--policy", str(served.directory / "local/rules.toml"))
+    assert (status, [alarm["rule"] for alarm in told["alarms"]]) == (0, ["disk-health-failed"])
+    assert told["records"][0]["false_alarms"] == 1
 
 
 def test_reload_says_whether_the_policies_are_good(served: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,9 @@ def status(arguments: argparse.Namespace) -> int:
     for quiet in (*found["quiet"], *silences_shown(found["silences"])):
         show.line(f"  quiet: {quiet}")
     if found["affected"]:
-        show.line(f"  affected: only what lies on {', '.join(found['affected'])}")
+        held = found["affected_containers"]
+        lost = "the whole host" if held is None else f"containers {', '.join(held) or 'none'}"
+        show.line(f"  affected: {lost}, by the loss of {', '.join(found['affected'])}")
     loaded = show.moment(found["rules_loaded_at"])
     show.line(f"{found['rules']} rules in force since {loaded}; peers: {peers or 'none'}")
     if found["rules_rejected"]:

@@ -25,6 +25,7 @@ class Flags(Value):
     blind: tuple[str, ...] = ()  # what cannot be read, as admins were told
     told: tuple[str, ...] = ()  # rules that have fired, each with its device, as admins were told
     silences: tuple[Silence, ...] = ()
+    forgotten: tuple[str, ...] = ()  # identities of devices that were replaced
 
 
 class FlagFile:

@@ -55,7 +55,9 @@ class Judgement:
         self.loaded_at = time.time()
         self.rejected = ""
         """Why the policies on disk are not those in force; empty when they are."""
-        self.readings = Readings(state / "readings.db", settings.keep_days, settings.keep_mb, self.loaded_at)
+        self.readings = Readings(
+            state / "readings.db", settings.keep_days, settings.keep_mb, self.loaded_at, flags.flags.forgotten
+        )
         self._look_back()
         self._memory = Memory()
         self._judged: tuple[int, float] = (-1, 0.0)
@@ -136,6 +138,7 @@ class Judgement:
                 f"there is no device {what!r}{nearest(what, names)}", code="no-such-device", hint="lifeboat signals"
             )
         self.readings.forget(found.identity)
+        self._flags.change(forgotten=tuple(sorted(self.readings.forgotten)))
         self._judge_anew()
         return found
 

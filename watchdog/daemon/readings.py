@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from watchdog.signals.model import Device, Reading
 from watchdog.signals.reader import Remembered
 from watchdog.signals.series import THINNED, ReadingHistory, Run, Series, SeriesKey, append, thinned
 from watchdog.signals.store import DAY_S, PRUNE_S, ReadingStore
+
+ABSENT = ("disk.missing", "smart.unresponsive", "disk.offline")
 
 
 class Readings:
@@ -19,7 +21,10 @@ class Readings:
     Of a signal that no rule names only the newest run stays in memory, of the others as much as rules look back.
     """
 
-    def __init__(self, path: Path, keep_days: float, keep_mb: float, now: float) -> None:
+    def __init__(
+        self, path: Path, keep_days: float, keep_mb: float, now: float, forgotten: Iterable[str] = ()
+    ) -> None:
+        """`forgotten` are identities of devices that were replaced; see `forget`."""
         self._store = ReadingStore(path, keep_days, keep_mb)
         self._keep_s = keep_days * DAY_S
         self._lock = threading.Lock()
@@ -28,6 +33,7 @@ class Readings:
         self._shown: dict[SeriesKey, Series] = {}
         self._look_back: Mapping[str, float] = {}
         self._trimmed_at = now
+        self.forgotten = frozenset(forgotten)
         self.version = 0
         self.look_back({}, now)
 
@@ -44,8 +50,9 @@ class Readings:
             self._trim(now)
             self.version += 1
 
-    def take(self, readings: Sequence[Reading]) -> None:
+    def take(self, told: Sequence[Reading]) -> None:
         """Take new readings from a reader's thread."""
+        readings = [reading for reading in told if not self._is_of_forgotten(reading)]
         self._store.append(readings)
         with self._lock:
             for reading in readings:
@@ -77,13 +84,24 @@ class Readings:
         return self._store.remembered(now)
 
     def forget(self, identity: str) -> None:
-        """Forget all readings of a device: it was replaced."""
+        """Forget all readings of a device: it was replaced. That it is gone is no news until it is seen again."""
         self._store.forget(identity)
         with self._lock:
+            self.forgotten |= {identity}
             for key in [key for key in self._runs if key[1] == identity]:
                 for table in (self._runs, self._devices, self._shown):
                     table.pop(key, None)
             self.version += 1
+
+    def _is_of_forgotten(self, reading: Reading) -> bool:
+        identity = reading.device.identity
+        if identity not in self.forgotten:
+            return False
+        if is_absence(reading):
+            return True
+        with self._lock:
+            self.forgotten -= {identity}
+        return False
 
     def used_bytes(self) -> int:
         """Return how much of the file is in use."""
@@ -105,3 +123,8 @@ class Readings:
                 kept = list(thinned(kept, now - age_s, bucket_s))
             self._runs[key] = [*kept, *runs[-1:]]
         self._shown.clear()
+
+
+def is_absence(reading: Reading) -> bool:
+    """Say whether a reading only tells that its device is not there. Pure."""
+    return reading.value is None or (reading.signal in ABSENT and reading.value == 1.0)
