@@ -19,6 +19,7 @@ def test_what_the_kernel_made_read_only_is_told_from_what_an_admin_did(tmp_path:
     assert found["/", "filesystem.read_only"] == 0.0
     assert found["/", "filesystem.errors"] == 4
     assert found["/backup", "filesystem.read_only"] == 1.0
+    assert found["/new", "filesystem.read_only"] == 1.0
     assert found["/srv/data one", "filesystem.read_only"] == 0.0
     assert found["/tank", "filesystem.read_only"] == 0.0
     assert ("/var", "filesystem.read_only") not in found

@@ -318,3 +318,14 @@ def test_commands_that_timed_out_are_counted(host: Host) -> None:
     counter.parent.mkdir(parents=True)
     counter.write_text("0x1f\n")
     assert of(host.reader().read(1.0), path)["disk.timeouts"] == 31.0
+
+
+def test_a_disk_that_is_forgotten_is_not_missed_any_more(host: Host) -> None:
+    path = host.plug("sda", "ata-bridge-partial")
+    readers = host.reader()
+    readers.read(1.0)
+    host.pull("sda")
+    assert of(readers.read(2.0), path)["disk.missing"] == 1.0
+    readers.smart.forget("disk:BRG00004")
+    assert readers.disks.read(3.0) == ()
+    assert of(readers.read(4.0), path) == {}

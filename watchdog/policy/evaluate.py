@@ -102,6 +102,21 @@ class Memory:
     def __init__(self) -> None:
         self._states: dict[tuple[int, str], tuple[Rule, LookedAt, RuleState]] = {}
         self._counted: dict[tuple[int, str], tuple[RuleState, int, int, RuleState]] = {}
+        self._whole: dict[int, tuple[Rule, LookedAt, tuple[RuleState, ...]]] = {}
+
+    def whole(self, rule: Rule, by_signal: BySignal, now: float) -> tuple[RuleState, ...]:
+        """Return how a rule stands on all devices, without regard to what is quiet."""
+        looked_at = tuple(tuple(by_signal.get(item.signal, ())) for item in rule.conditions)
+        known = self._whole.get(id(rule))
+        if known is not None and known[0] is rule and _are_same(known[1], looked_at):
+            return known[2]
+        found = [self.state(rule, device, series, now) for device, series in concerned(rule, by_signal)]
+        wanted = len(found) if rule.devices == "all" else int(rule.devices)
+        fired = sum(state.course.fired for state in found)
+        states = tuple(self.counted(state, fired, wanted) for state in found)
+        if _is_timeless(rule):
+            self._whole[id(rule)] = (rule, looked_at, states)
+        return states
 
     def state(self, rule: Rule, device: Device, looked_at: LookedAt, now: float) -> RuleState:
         """Return how a rule stands on a device."""
@@ -110,7 +125,7 @@ class Memory:
         if known is not None and known[0] is rule and _are_same(known[1], looked_at):
             return known[2]
         state = _state(rule, device, looked_at, now)
-        if all(item.blind_for is None for item in rule.conditions):
+        if _is_timeless(rule):
             self._states[key] = (rule, looked_at, state)
         return state
 
@@ -125,6 +140,10 @@ class Memory:
         counted = replace(state, fired=enough, why_not=why)
         self._counted[key] = (state, fired, wanted, counted)
         return counted
+
+
+def _is_timeless(rule: Rule) -> bool:
+    return all(item.blind_for is None for item in rule.conditions)
 
 
 def _are_same(before: LookedAt, after: LookedAt) -> bool:
@@ -153,9 +172,11 @@ def evaluate(
         lead=max(leads, key=list(Lead).index, default=None),
         states=states,
         blind=tuple(
-            reading
-            for reading in history.latest()
-            if not reading.readable and not any(quiet.either and quiet.covers(reading.device) for quiet in quiets)
+            series.latest
+            for series in history.series.values()
+            if series.runs
+            and series.runs[-1].value is None
+            and not any(quiet.either and quiet.covers(series.device) for quiet in quiets)
         ),
         quiets=tuple(quiets),
     )
@@ -181,17 +202,12 @@ def states_of(
     memory: Memory | None = None,
 ) -> Iterator[RuleState]:
     """Return how a rule stands on each device that has what it looks at."""
-    kept = memory or Memory()
-    found = [kept.state(rule, device, series, now) for device, series in concerned(rule, by_signal)]
-    wanted = len(found) if rule.devices == "all" else int(rule.devices)
-    fired = sum(state.course.fired for state in found)
-    for state in found:
-        counted = kept.counted(state, fired, wanted)
+    for state in (memory or Memory()).whole(rule, by_signal, now):
         hushed = [quiet for quiet in quiets if quiet.is_for(rule.id, state.device)]
-        if hushed:
-            mode = softened(rule.mode, hushed)
-            counted = replace(counted, mode=mode, quiet="; ".join(quiet.why for quiet in hushed))
-        yield counted
+        if not hushed:
+            yield state
+            continue
+        yield replace(state, mode=softened(rule.mode, hushed), quiet="; ".join(quiet.why for quiet in hushed))
 
 
 LookedAt = tuple[tuple[Series, ...], ...]

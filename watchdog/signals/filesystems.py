@@ -1,7 +1,9 @@
 """File systems: which the kernel has made read-only, and how many errors ext4 has counted.
 
 The kernel sets the file system itself read-only when it finds it damaged, and leaves the mount as it was; an
-admin's `mount -o remount,ro` changes both. Sources: proc_pid_mountinfo(5), fs/ext4/sysfs.c (errors_count).
+admin's `mount -o remount,ro` changes both. No event tells of it but the kernel's own message, and since Linux 6.15
+ext4 leaves even the file system "rw" and adds "emergency_ro". Sources: proc_pid_mountinfo(5), fs/ext4/super.c,
+fs/ext4/sysfs.c (errors_count); seen on Linux 6.18.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from watchdog.signals.reader import is_ignored, sight
 from watchdog.signals.sysfs import read_number
 
 MOUNTINFO = Path("/proc/1/mountinfo")  # as the host sees it: our own service may see read-only what is not
+READ_ONLY = frozenset({"ro", "emergency_ro", "shutdown"})
+"""Options of a file system that takes no more writes; `shutdown` is ext4's and f2fs's after a forced one."""
+
 MOST_BYTES = 16 * 1024 * 1024
 
 
@@ -77,7 +82,7 @@ def _state(device: Device, mounts: Sequence[Mount], now: float) -> list[Reading]
     """Say whether a file system that is mounted to be written cannot be. Pure."""
     if not any("rw" in mount.options for mount in mounts):
         return []
-    lost = "ro" in mounts[0].super_options
+    lost = bool(READ_ONLY & mounts[0].super_options)
     return [
         Reading("filesystem.read_only", device, now, float(lost), "the kernel made it read-only" if lost else "")
     ]

@@ -26,6 +26,7 @@ from watchdog.signals.tally import Tally
 DAY_S = 86400.0
 MOST_REMEMBERED = 10_000  # lines that were counted already; the oldest are forgotten first
 LONGEST_REMARK = 200
+NEWS_TO = {DeviceKind.DISK: "disks", DeviceKind.FILE_SYSTEM: "mounts"}
 OWN_MATCHES = "kernel.matches"
 LOST = "kernel.lost_lines"
 
@@ -104,20 +105,20 @@ class KernelLogReader:
         self._log: Log | None = None
         self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._saved_at, self._told_at = 0.0, -math.inf
-        self._news: frozenset[str] = frozenset()
+        self._news: set[str] = set()
 
     def alarm(self) -> tuple[int, int] | None:
         """Wake when there is a new line."""
         return (self._log.descriptor, select.EPOLLIN) if self._log is not None else None
 
     def news(self) -> frozenset[str]:
-        """A disk in trouble is looked at at once."""
-        return self._news
+        """What is in trouble is looked at at once: a file system goes read-only without an event of its own."""
+        return frozenset(self._news)
 
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return all counts, when one has changed or it is time to; without the log they are unreadable."""
         self._blocks.learn()
-        self._news = frozenset()
+        self._news.clear()
         try:
             self._log = self._log or self._open()
             changed = self._take(self._log, now)
@@ -157,8 +158,8 @@ class KernelLogReader:
         device = self._naming.device(found, record)
         if device is None or is_ignored(device, self._ignored):
             return False
-        if device.kind is DeviceKind.DISK:
-            self._news = frozenset({"disks"})
+        if device.kind in NEWS_TO:
+            self._news.add(NEWS_TO[device.kind])
         remark = record.text[:LONGEST_REMARK]
         if found.total is not None:
             self._tally.raise_to(found.pattern.signal, device, now, found.total, remark)

@@ -21,6 +21,7 @@ WATCHED = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
 JITTER_SHARE = 0.05
 GRACE_S = 300  # APScheduler's default of one second drops late jobs without a word
 MISSED_TURNS = 3  # a slow reading may cost a turn or two
+INSTANCES = 2  # one that reads, and one that waits for it: who is woken while the other is ending is not lost
 ALARM_GAP_S = 0.2  # a source that never falls silent is read so often, and takes a reader no more than that
 
 Deliver = Callable[[Sequence[Reading]], None]
@@ -44,7 +45,7 @@ class SignalMonitor:
         self._alarms = Alarms(self.poll_now)
         self._scheduler = BackgroundScheduler(
             executors={name: ThreadPoolExecutor(1) for name in self._readers},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": GRACE_S},
+            job_defaults={"coalesce": True, "max_instances": INSTANCES, "misfire_grace_time": GRACE_S},
             timezone=UTC,
             daemon=True,
         )
@@ -83,20 +84,29 @@ class SignalMonitor:
             if self._turns[each].ask_again() and self._scheduler.get_job(each) is not None:
                 self._scheduler.modify_job(each, next_run_time=datetime.now(UTC))
 
+    def forget(self, identity: str) -> None:
+        """Let all readers forget a device that was replaced, or taken out on purpose."""
+        for reader in self._readers.values():
+            forget = getattr(reader, "forget", None)
+            if forget is not None:
+                forget(identity)
+
     def _read(self, name: str) -> None:
         """Read once, and again for as long as `poll_now` was called meanwhile; then set the reader's alarm."""
-        turn = self._turns[name]
+        turn, reader = self._turns[name], self._readers[name]
         turn.begin()
         try:
             while turn.is_next():
-                readings = self._readers[name].read(time.time())
+                readings = reader.read(time.time())
                 if readings:
                     turn.told(readings)
                     self._deliver(readings)
-                self._tell_others(self._readers[name])
+                self._tell_others(reader)
+                if isinstance(reader, Alarmed):
+                    self._stopping.wait(ALARM_GAP_S)  # what floods is read in slices
         finally:
             turn.end()
-            self._set_alarm(self._readers[name])
+            self._set_alarm(reader)
 
     def _tell_others(self, reader: Reader) -> None:
         for name in reader.news() if isinstance(reader, Telling) else ():
@@ -104,9 +114,8 @@ class SignalMonitor:
                 self.poll_now(name)
 
     def _set_alarm(self, reader: Reader) -> None:
-        """Set a reader's alarm, after a pause: what floods is read in slices."""
         alarm = reader.alarm() if isinstance(reader, Alarmed) else None
-        if alarm is not None and not self._stopping.wait(ALARM_GAP_S):
+        if alarm is not None and not self._stopping.is_set():
             self._alarms.arm(reader.name, *alarm)
 
     def _not_read(self, event: JobEvent) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import is_ignored, sight, unreadable
+from watchdog.signals.reader import Remembered, is_ignored, sight, unreadable
 from watchdog.signals.sysfs import read_number, read_text
 
 PLACE = Path("bus/pci/devices")
@@ -22,6 +22,7 @@ CARRYING = {"0x01": "storage", "0x02": "network"}
 UNKNOWN_LANES = 255
 NOTHING_COUNTED = "no device counts its errors: no PCIe, a virtual machine, pci=noaer, or the firmware keeps them"
 GONE = "the device is gone"
+NOTHING_REMEMBERED = Remembered()
 
 
 class PcieReader:
@@ -29,8 +30,15 @@ class PcieReader:
 
     name = "pcie"
 
-    def __init__(self, poll_s: float, sysfs: Path = Path("/sys"), ignored: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        poll_s: float,
+        sysfs: Path = Path("/sys"),
+        ignored: Sequence[str] = (),
+        remembered: Remembered = NOTHING_REMEMBERED,
+    ) -> None:
         self.poll_s = poll_s
+        self._told_before = {device.identity for signal, device in remembered.told if signal in COUNTS}
         self._root = sysfs / PLACE
         self._ignored = tuple(ignored)
         self._known: dict[str, tuple[Device, tuple[str, ...]]] = {}
@@ -53,12 +61,14 @@ class PcieReader:
 
     def _of_device(self, place: Path, counts: dict[str, int | None], now: float) -> list[Reading]:
         device = _device(place)
-        if device.identity not in self._known and "carries" not in device.about and not any(counts.values()):
+        is_watched = device.identity in self._known or "carries" in device.about
+        is_watched = is_watched or device.identity in self._told_before  # it had errors before the host was booted
+        if not is_watched and not any(counts.values()):
             return []
         readings = [
             Reading(signal, device, now, float(count)) for signal, count in counts.items() if count is not None
         ]
-        if device.identity not in self._known and "carries" not in device.about:
+        if not is_watched:
             # errors of a device nobody looked at before: there were none then
             readings = [*(Reading(item.signal, device, now - 0.001, 0.0) for item in readings), *readings]
         readings += self._link(place, device, now)

@@ -61,11 +61,13 @@ class Remembered:
     """What readers knew before the daemon was restarted; see `ReadingStore.remembered`.
 
     `disks` were there, so that one which vanished meanwhile is missed; `trusted` are identities of fans that
-    turned and of voltages that were inside their limits, so that those can fail.
+    turned, of voltages that were inside their limits, of supplies that delivered, so that those can fail. `told` is
+    every signal of every device that had a value lately, so that one which is not told any more is missed.
     """
 
     disks: tuple[KnownDisk, ...] = ()
     trusted: frozenset[str] = frozenset()
+    told: tuple[tuple[str, Device], ...] = ()
 
 
 THIS_HOST = Device(DeviceKind.HOST, "host", "this host")

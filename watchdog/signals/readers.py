@@ -15,10 +15,12 @@ from watchdog.signals.ipmi import IpmiReader
 from watchdog.signals.kernel_log import KernelLogReader
 from watchdog.signals.kernel_patterns import load_patterns
 from watchdog.signals.mce import MceReader
+from watchdog.signals.missed import Missed
 from watchdog.signals.pcie import PcieReader
 from watchdog.signals.power import PowerReader, UpsReader
 from watchdog.signals.reader import Reader, Remembered
 from watchdog.signals.script import ScriptReader
+from watchdog.signals.self_tests import DAY_S, SelfTests
 from watchdog.signals.settings import SignalSettings
 from watchdog.signals.smart import SmartReader
 from watchdog.signals.thermal import ThermalReader
@@ -66,15 +68,25 @@ class _Circumstances:
     def ignored(self) -> tuple[str, ...]:
         return self.settings.ignored_devices
 
+    def missed(self, reader: Reader) -> Reader:
+        return Missed(reader, self.remembered, self.ignored)
+
 
 def _of_disks(given: _Circumstances) -> Iterator[Reader]:
     smart = SmartReader(given.settings, remembered=given.remembered)
     yield smart
     yield DisksReader(given.settings.disks_poll_s, smart.inventory)
+    if given.settings.self_tests:
+        yield SelfTests(
+            smart.awake,
+            given.state / "self-tests.json",
+            short_s=given.settings.short_test_days * DAY_S,
+            long_s=given.settings.long_test_days * DAY_S,
+        )
 
 
 def _of_memory(given: _Circumstances) -> Iterator[Reader]:
-    yield EdacReader(given.settings.edac_poll_s, ignored=given.ignored)
+    yield given.missed(EdacReader(given.settings.edac_poll_s, ignored=given.ignored))
 
 
 def _of_processors(given: _Circumstances) -> Iterator[Reader]:
@@ -82,35 +94,36 @@ def _of_processors(given: _Circumstances) -> Iterator[Reader]:
 
 
 def _of_sensors(given: _Circumstances) -> Iterator[Reader]:
-    yield HwmonReader(given.settings.hwmon_poll_s, ignored=given.ignored, remembered=given.remembered)
+    yield given.missed(HwmonReader(given.settings.hwmon_poll_s, ignored=given.ignored, remembered=given.remembered))
 
 
 def _of_zones(given: _Circumstances) -> Iterator[Reader]:
-    yield ThermalReader(given.settings.thermal_poll_s, ignored=given.ignored)
+    yield given.missed(ThermalReader(given.settings.thermal_poll_s, ignored=given.ignored))
 
 
 def _of_buses(given: _Circumstances) -> Iterator[Reader]:
-    yield PcieReader(given.settings.pcie_poll_s, ignored=given.ignored)
+    yield given.missed(PcieReader(given.settings.pcie_poll_s, ignored=given.ignored, remembered=given.remembered))
 
 
 def _of_power(given: _Circumstances) -> Iterator[Reader]:
-    yield PowerReader(given.settings.power_poll_s, ignored=given.ignored, remembered=given.remembered)
-    yield UpsReader(given.settings.power_poll_s, ignored=given.ignored)
+    yield given.missed(PowerReader(given.settings.power_poll_s, ignored=given.ignored, remembered=given.remembered))
+    yield given.missed(UpsReader(given.settings.power_poll_s, ignored=given.ignored))
 
 
 def _of_board(given: _Circumstances) -> Iterator[Reader]:
-    yield IpmiReader(
+    reader = IpmiReader(
         given.settings.ipmi_poll_s,
         state=given.state / "bmc-log.json",
         ignored=given.ignored,
         remembered=given.remembered,
     )
+    yield given.missed(reader)
 
 
 def _of_arrays(given: _Circumstances) -> Iterator[Reader]:
-    yield ArraysReader(given.settings.arrays_poll_s, ignored=given.ignored)
-    yield lvm(given.settings.volumes_poll_s, ignored=given.ignored)
-    yield zfs(given.settings.volumes_poll_s, ignored=given.ignored)
+    yield given.missed(ArraysReader(given.settings.arrays_poll_s, ignored=given.ignored))
+    yield given.missed(lvm(given.settings.volumes_poll_s, ignored=given.ignored))
+    yield given.missed(zfs(given.settings.volumes_poll_s, ignored=given.ignored))
 
 
 def _of_mounts(given: _Circumstances) -> Iterator[Reader]:

@@ -36,6 +36,9 @@ class SignalSettings(Value):
         ge=0,
         description="a sleeping drive is woken to be read when its last reading is older; 0: never",
     )
+    self_tests: bool = Field(default=False, description="have the drives test themselves from time to time")
+    short_test_days: float = Field(default=7, gt=0, description="days between two short self-tests of a drive")
+    long_test_days: float = Field(default=30, gt=0, description="days between two long ones; they take hours")
     drives: tuple[ExtraDrive, ...] = Field(default=(), description="drives that a scan does not find")
     disks_poll_s: float = Field(default=30, ge=1, description="how often is looked whether disks are there")
     kernel_log: bool = Field(default=True, description="follow the kernel log")

@@ -27,7 +27,7 @@ from watchdog.signals.inventory import (
 from watchdog.signals.model import Device, Reading
 from watchdog.signals.reader import KnownDisk, Remembered, is_ignored, sight
 from watchdog.signals.settings import SignalSettings
-from watchdog.signals.smart_answer import Answer, Drive, parse_answer
+from watchdog.signals.smart_answer import Answer, Drive, parse_answer, refusal
 from watchdog.signals.smart_scan import SCAN_TIMEOUT_S, scan
 
 AT_ONCE = 8  # controllers and their cables are shared
@@ -70,7 +70,18 @@ class SmartReader:
             for known in remembered.disks
             if not is_ignored(known.device, settings.ignored_devices)
         }
+        self._awake: tuple[Drive, ...] = ()
+        self._forgotten: set[str] = set()
         self._published: Mapping[str, KnownDisk] = dict(self._inventory)
+
+    def forget(self, identity: str) -> None:
+        """Forget a disk that was replaced, or taken out on purpose; from any thread."""
+        self._forgotten.add(identity)
+        self._published = {key: known for key, known in self._published.items() if key != identity}
+
+    def awake(self) -> tuple[Drive, ...]:
+        """Return the drives that told how they are at the last reading; from any thread."""
+        return self._awake
 
     def inventory(self) -> Mapping[str, KnownDisk]:
         """Return the disks known after the last reading, by identity; from any thread."""
@@ -78,6 +89,8 @@ class SmartReader:
 
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return the readings of all drives; those of a drive that is gone are unreadable."""
+        while self._forgotten:
+            self._inventory.pop(self._forgotten.pop(), None)
         asked, blind = self._ask_all(now)
         readings: list[Reading] = []
         seen: set[str] = set()
@@ -93,6 +106,7 @@ class SmartReader:
         names = frozenset(item.drive.name for item in asked)
         readings += left_out(self._inventory, frozenset(answered), names, now)
         self._published = dict(self._inventory)
+        self._awake = tuple(item.drive for item in asked if item.answer is not None and not refusal(item.answer))
         if not (blind or asked):
             blind = "no disk of this host can tell how it is, as in a virtual machine"
         return (*readings, sight(self.name, now, blind))

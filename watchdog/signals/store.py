@@ -36,9 +36,12 @@ SELECT = """
 SELECT signal, identity, kind, name, about, run.id, at, until, readings, value, reason
 FROM run JOIN series ON series.id = run.series WHERE {} ORDER BY series.id, run.id"""
 
+NEWEST_KNOWN = "run.id IN (SELECT max(id) FROM run WHERE value IS NOT NULL AND until >= ? GROUP BY series)"
+
 DAY_S = 86400.0
 FLUSH_S = 300.0  # how much of "nothing has changed" a crash may cost
 PRUNE_S = 3600.0
+CACHE_KIB = 512  # SQLite would take 2 MiB, of which writing a few rows a minute has no use
 NOT_TOLD = ("smart.unresponsive", "smart.reading_age")  # said about a drive by the reader, not by the drive
 TRUSTED = (
     "hwmon.fan_failed",
@@ -115,11 +118,16 @@ class ReadingStore:
         return ReadingHistory({key: Series(key[0], *found) for key, found in tails.items()})
 
     def remembered(self, now: float) -> Remembered:
-        """Return what readers knew of disks and sensors in the last seven days."""
-        recent = tuple(self.history(now - REMEMBERED_S).series.values())
+        """Return what readers have told in the last seven days, by the newest value of each series."""
+        with self._writing():
+            self._flush()
+        with self._lock:
+            found = self._stored(NEWEST_KNOWN, (now - REMEMBERED_S,))
+        recent = [Series(key[0], device, tuple(run for _, run in rows)) for key, (device, rows) in found.items()]
         return Remembered(
             disks=tuple(_known_disks(recent)),
-            trusted=frozenset(item.device.identity for item in recent if item.signal in TRUSTED and item.known),
+            trusted=frozenset(item.device.identity for item in recent if item.signal in TRUSTED),
+            told=tuple((item.signal, item.device) for item in recent),
         )
 
     def forget(self, identity: str) -> None:
@@ -327,6 +335,7 @@ def _connect(path: str) -> sqlite3.Connection:
         if filled and version != VERSION:
             raise sqlite3.DatabaseError(f"layout {version}, and {VERSION} is needed")
         database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute("PRAGMA synchronous = NORMAL")  # a crash of the host may cost the last seconds, no more
         database.executescript(SCHEMA)
         database.execute(f"PRAGMA user_version = {VERSION}")

@@ -36,9 +36,13 @@ def parse_event(line: str) -> TraceEvent | None:
 class Tracing:
     """The instance; what happened before it is opened again, as after a restart of ours, is still in it."""
 
-    def __init__(self, tracefs: Path, events: Sequence[str]) -> None:
-        """`events` are `system/name`; those the kernel does not have are left out."""
+    def __init__(self, tracefs: Path, events: Sequence[str], instance: str = INSTANCE) -> None:
+        """`events` are `system/name`; those the kernel does not have are left out.
+
+        Only one program may read an instance.
+        """
         self._tracefs, self._events = tracefs, tuple(events)
+        self._instance = tracefs / "instances" / instance
         self._pipe: int | None = None
         self._rest = b""
         self.heard: frozenset[str] = frozenset()
@@ -69,7 +73,7 @@ class Tracing:
         there = [event for event in self._events if (self._tracefs / "events" / event).is_dir()]
         if not there:
             raise FileNotFoundError(2, f"{self._tracefs} has none of {', '.join(self._events)}")
-        instance = self._tracefs / "instances" / INSTANCE
+        instance = self._instance
         instance.mkdir(exist_ok=True)
         # Since 5.16 a reader is only woken when the buffer is half full, unless this is 0.
         for name, value in (("buffer_size_kb", BUFFER_KB), ("buffer_percent", 0)):
