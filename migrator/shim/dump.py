@@ -13,6 +13,7 @@ from migrator.command import kill_group, spawn, wait
 from migrator.errors import ExecutionError
 from migrator.model import Method, Pager
 from migrator.pager.spare import Spare
+from migrator.runtime import hasten
 from migrator.runtime.criu_log import first_error
 from migrator.runtime.criu_options import with_options
 from migrator.shim.order import Order
@@ -44,6 +45,7 @@ class Dump:
         self._process: subprocess.Popen[bytes] | None = None
         self._status_read = -1
         self._turnstile: Turnstile | None = None
+        self._foreseen = hasten.Foreseen(directory / "mappings")
         self._spare = Spare(directory) if self._lazy and order.settings.pager is Pager.LIFEBOAT else None
 
     def start(self) -> None:
@@ -57,7 +59,8 @@ class Dump:
             server = f"127.0.0.1:{PAGE_SERVER_PORT}"
             options = ["--lazy-pages", "--page-server", server, "--status-fd", str(status_write)]
         argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
-        environment = self._spare.environment() if self._spare else {}
+        spared = self._spare.environment() if self._spare else {}
+        environment = hasten.environment(spared, mappings=self._foreseen.directory)
         argv = with_options(argv, self._directory, self._order.settings.criu_verbosity, environment)
         with (self._directory / "runc.log").open("wb") as log:
             passed = (status_write,) if self._lazy else ()
@@ -70,11 +73,16 @@ class Dump:
         if self._turnstile is None or not self._turnstile.wait(lambda: self.running, timeout_s):
             raise self._failure("runc does not begin to dump this container")
 
+    def foresee(self, pids: tuple[int, ...]) -> None:
+        """Look at the container's processes while they run, so that the freeze need not."""
+        self._foreseen.look(pids)
+
     def go(self, pids: tuple[int, ...]) -> None:
         """Let runc call CRIU, given the container's processes, which are frozen now.
 
         CRIU finds the cgroup frozen and so leaves it frozen at its end (criu/seize.c).
         """
+        self._foreseen.give()
         if self._spare is not None:
             self._spare.choose(pids)
         if self._turnstile is not None:
@@ -91,6 +99,10 @@ class Dump:
                 self._spare.enter(self.images, pids)
         elif self.wait(timeout_s) != 0:
             raise self._failure("CRIU cannot dump this container")
+
+    def confirm(self) -> None:
+        """Return when what was foreseen is known to be true; raises `ExecutionError` when it was not."""
+        self._foreseen.confirm()
 
     def _wait_for_page_server(self, timeout_s: float) -> None:
         """runc writes one zero byte when CRIU's page server listens, and closes the pipe when it fails."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from migrator.command import kill_group, spawn, wait
 from migrator.errors import ExecutionError
 from migrator.model import Method
+from migrator.runtime import hasten
 from migrator.runtime.criu_log import first_error
 from migrator.runtime.criu_options import with_options
 from migrator.runtime.runc import remove_remains
@@ -81,7 +82,7 @@ class Restore:
     def _start(self) -> None:
         options = ["--lazy-pages"] if self._lazy else []
         argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
-        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity)
+        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity, hasten.environment())
         self._process = spawn(argv, stdin=sys.stdin.fileno(), stdout=1, stderr=2)
 
     def _write(self, descriptors: str) -> None:

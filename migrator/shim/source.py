@@ -134,6 +134,7 @@ class SourceShim:
         self._frozen_at = time.monotonic()
         try:
             self._dump.start()
+            self._dump.foresee(self._cgroup.pids())
             self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
             self._control.say({"event": "frozen", "at": time.time()})
             self._cgroup.freeze(FREEZE_WAIT_S)
@@ -145,6 +146,7 @@ class SourceShim:
             if self._pages is not None:
                 self._pages.start(PAGE_SERVER_PORT, pids)
             self._control.say({"event": "ready", "images": str(self._dump.images)})
+            self._dump.confirm()  # while the target restores
         except (LifeboatError, OSError):
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
