@@ -26,6 +26,7 @@ from migrator.model import HostFacts
 from migrator.peers.identity import Identity, RollFile, check_certificate, identity
 from migrator.peers.limits import Application, Limits, Receive, Scope, Send
 from migrator.peers.tls import OWN, server_context
+from migrator.quiet_server import QuietServer
 
 START_LIMIT_S = 10.0
 HANDSHAKE_S = 10.0
@@ -194,7 +195,7 @@ class PeerServer:
         config.load()
         self._context = server_context(pki)
         config.ssl = self._context
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         self._thread = threading.Thread(target=self._serve, name="peer-api", daemon=True)
 
     def start(self) -> None:
