@@ -16,8 +16,9 @@ from pathlib import Path
 
 from watchdog.daemon.readings import Readings
 from watchdog.policy.evaluate import evaluate
-from watchdog.policy.load import load_files
+from watchdog.policy.load import load_files, timing_of
 from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.settings import SignalSettings
 
 ROOT = Path(__file__).parents[2]
 DISKS, DIMMS, SENSORS, DAY_S, KEEP_DAYS = 24, 64, 200, 86400, 90
@@ -44,7 +45,7 @@ def fill(path: Path, days: int) -> dict[str, float]:
     """Fill a store, and return what it came to."""
     policy = load_files(sorted((ROOT / "policies").glob("*.toml")))
     held = Readings(path, KEEP_DAYS, 1000, 0.0)
-    held.look_back(policy.look_back(KEEP_DAYS * DAY_S), 0.0)
+    held.look_back(policy.look_back(timing_of(SignalSettings())), 0.0)
     sizes, began, taken = [], time.perf_counter(), 0
     for day in range(days):
         for readings in of_day(day):
@@ -55,16 +56,18 @@ def fill(path: Path, days: int) -> dict[str, float]:
     began = time.perf_counter()
     evaluate(policy, held.history(), days * DAY_S)
     judged_s = time.perf_counter() - began
+    runs = sum(len(series.runs) for series in held.history().series.values())
     held.close()
     began = time.perf_counter()
     again = Readings(path, KEEP_DAYS, 1000, days * DAY_S)
-    again.look_back(policy.look_back(KEEP_DAYS * DAY_S), days * DAY_S)
+    again.look_back(policy.look_back(timing_of(SignalSettings())), days * DAY_S)
     opened_s = time.perf_counter() - began
     again.close()
     a_day = sizes[-1] - sizes[-2]
     return {
         "readings": taken,
         "microseconds_a_reading": round(filled_s / taken * 1e6, 1),
+        "runs_in_memory": runs,
         "judged_ms": round(judged_s * 1000, 1),
         "opened_s": round(opened_s, 2),
         "mb_of_first_day": round(sizes[0] / 1e6, 1),
@@ -89,4 +92,5 @@ def of_day(day: int) -> Iterator[list[Reading]]:
                 Reading(signal, dimm, at, 0.0) for dimm in dimms for signal in ("edac.ce_count", "edac.ue_count")
             ]
         yield [Reading("hwmon.temperature", sensor, at, chance.uniform(30, 70)) for sensor in sensors]
+        yield [Reading("hwmon.temperature_margin", sensor, at, chance.uniform(20, 60)) for sensor in sensors]
         yield [Reading("hwmon.temperature_critical", sensor, at, 0.0) for sensor in sensors]

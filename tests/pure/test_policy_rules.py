@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from migrator.health import Verdict
+from watchdog.policy.check import Timing
 from watchdog.policy.evaluate import Assessment, evaluate
 from watchdog.policy.model import Affects, Mode, Policy, Rule, Window
 from watchdog.policy.quiet import Silence, in_force
@@ -241,3 +242,16 @@ def test_a_silenced_device_is_not_told_as_blind() -> None:
     history = ReadingHistory.of(read(PENDING, [None]) + read(PENDING, [None], disk=1))
     found = evaluate(rule(signal=PENDING, at_least=1), history, now.timestamp(), quiets)
     assert [reading.device.name for reading in found.blind] == ["/dev/sdb"]
+
+
+def test_memory_reaches_as_far_back_as_a_rule_can_look() -> None:
+    timing = Timing(keep_s=90 * DAY, poll_s={"smart": 7200.0, "hwmon": 30.0})
+
+    def reach(signal: str, **words: object) -> float:
+        return rule(signal=signal, **words).look_back(timing)[signal]
+
+    assert reach("hwmon.temperature", at_least=60) == HOUR
+    assert reach("hwmon.temperature", at_least=60, clear_at=55, **{"for": "1h"}) == 7 * DAY + 2 * HOUR
+    assert reach("smart.temperature", at_least=60, readings=3) >= 3 * 7200
+    assert reach(CE, grows_by=1, within="30d", clear_for="1d") == 32 * DAY, "of an unknown turn a day more"
+    assert reach(CE, grows_by=1, within="90d") == 90 * DAY

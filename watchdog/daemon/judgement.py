@@ -172,7 +172,7 @@ class Judgement:
         return tuple(found.values())
 
     def _look_back(self) -> None:
-        self.readings.look_back(self.policy.look_back(self._timing.keep_s), time.time())
+        self.readings.look_back(self.policy.look_back(self._timing), time.time())
 
     def _judge_anew(self) -> None:
         self._judged = (-1, 0.0)

@@ -20,11 +20,13 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from migrator.health import Lead, Verdict
 from migrator.model import Value
-from watchdog.policy.check import contradictions
+from watchdog.policy.check import Timing, contradictions
 from watchdog.policy.quantity import Duration, amount
 from watchdog.signals.catalog import CATALOG
 from watchdog.toml_files import Location, nearest
 
+HELD_S = 7 * 86400.0
+LEAST_MARGIN_S, UNKNOWN_MARGIN_S = 3600.0, 86400.0
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -149,8 +151,8 @@ class Rule(Condition):
     clear_for: Duration = Field(default=0.0, description="and not before it has not held for this time, as '1h'")
     clear_at: float | None = Field(
         default=None,
-        description="once fired, it holds until the value is below this (for at_most: above), as at_least = 60, "
-        "clear_at = 55",
+        description="once fired, it holds until the value is below this (for at_most: above), or for a week "
+        "between both, as at_least = 60, clear_at = 55",
     )
     verdict: Verdict = Field(description="what the host is then: suspect or failing")
     lead: Lead = Field(default=Lead.DAYS, description="how long such a host usually lasts")
@@ -231,14 +233,19 @@ class Policy(Value):
     rules: tuple[Rule, ...]
     windows: tuple[Window, ...] = ()
 
-    def look_back(self, most_s: float) -> dict[str, float]:
-        """Return how much of the past of each signal the rules look at, in seconds, and `most_s` at most.
+    def look_back(self, timing: Timing) -> dict[str, float]:
+        """Return how much of the past of each signal the rules look at, in seconds, and some turns of its reader.
 
-        A rule with `clear_at` may have fired long ago and hold still. A day is added for what was read seldom.
+        A rule with `clear_at` may have fired before that and hold still: what is between both limits for longer
+        than `HELD_S` has cleared.
         """
         found: dict[str, float] = {}
         for rule in self.rules:
-            wanted = most_s if rule.clear_at is not None else rule.look_back_s + 86400.0
+            turns = 2 * (max(rule.readings, rule.clear_readings) + 1)
+            held_s = HELD_S if rule.clear_at is not None else 0.0
             for condition in rule.conditions:
-                found[condition.signal] = min(max(wanted, found.get(condition.signal, 0.0)), most_s)
+                poll_s = timing.poll_of(condition.signal)[1]
+                margin_s = max(LEAST_MARGIN_S, turns * poll_s) if poll_s else UNKNOWN_MARGIN_S
+                wanted = min(rule.look_back_s + held_s + margin_s, timing.keep_s)
+                found[condition.signal] = max(wanted, found.get(condition.signal, 0.0))
         return found
