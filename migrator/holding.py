@@ -113,7 +113,7 @@ class ParkedCheckpoint(Holding):
         bundle = Path(self._ask({"do": "state"})["bundle"])
         return ParkRequest(
             configuration=(bundle / "config.dump").read_text(),
-            specification=(bundle / "spec.dump").read_text(),
+            specification=tombstone.without_hook((bundle / "spec.dump").read_text()),
             network_status=json.dumps(status),
         )
 

@@ -31,7 +31,10 @@ DROP_IN = "50-lifeboat-moved.conf"
 BANS = "banned"  # below the state directory
 ALLOWED = Path("/run/lifeboat/allowed")
 HOOK = "50-lifeboat.json"
-HOOK_DIRECTORIES = (Path("/usr/share/containers/oci/hooks.d"), Path("/etc/containers/oci/hooks.d"))
+HOOK_DIRECTORIES: tuple[Path, ...] = (
+    Path("/usr/share/containers/oci/hooks.d"),
+    Path("/etc/containers/oci/hooks.d"),
+)
 """Where podman looks for hooks by itself, and where an admin may let it look (oci-hooks(5), containers.conf(5))."""
 
 
@@ -43,6 +46,22 @@ def check_hook() -> None:
             code="hook-missing",
             hint="./run install puts it there",
         )
+
+
+def without_hook(specification: str) -> str:
+    """Return an OCI specification without our own hook: every host has its own, and takes none from others."""
+    found = json.loads(specification)
+    hooks = found.get("hooks") or {}
+    kept = {stage: [hook for hook in listed if not _is_ours(hook)] for stage, listed in hooks.items()}
+    if any(kept.values()):
+        found["hooks"] = {stage: listed for stage, listed in kept.items() if listed}
+    else:
+        found.pop("hooks", None)
+    return json.dumps(found)
+
+
+def _is_ours(hook: dict[str, object]) -> bool:
+    return f"/{BANS}/" in str(hook.get("args")) and "/var/lib/lifeboat" in str(hook.get("args"))
 
 
 def ban(state: Path, container: ContainerFacts, *, unit: bool = True) -> None:
