@@ -164,15 +164,20 @@ class _Planning:
         )
 
     def _in_time(self, unit: Unit, container: ContainerFacts, target: str, rung: Method) -> tuple[Method, Times]:
-        """Return the first rung that ends in time, else the one that ends first."""
+        """Return the first rung that ends in time, else the one that ends first.
+
+        The last rung comes after all others, for every container: its memory would be lost with the host.
+        """
         rates = self._assumed.rates.get(target, DEFAULTS)
         rungs = self._ladders[container.id]
+        lower_ones = [*rungs[rungs.index(rung) :], *(last for last in ladder_below(container) if last not in rungs)]
         found = [
             (lower, self._schedule.expect(container, target, lower, rates, tuple(unit.after)))
-            for lower in rungs[rungs.index(rung) :]
+            for lower in lower_ones
         ]
         in_time = (pair for pair in found if not self._late(pair[1]))
-        return next(in_time, min(found, key=lambda pair: pair[1].ends_s))
+        warm = [pair for pair in found if pair[0] is not Method.COLD] or found
+        return next(in_time, min(warm, key=lambda pair: pair[1].ends_s))
 
     def _late(self, times: Times) -> bool:
         return self._assumed.time_left_s is not None and times.ends_s > self._assumed.time_left_s

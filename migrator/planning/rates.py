@@ -26,12 +26,15 @@ class Rates:
     park_s: float = 1.5  # podman creates storage and network on the target
     freeze_s: float = 0.5
     release_s: float = 1.5
+    cold_s: float = 5.0  # a stop and a start; how long a program takes for them is its own affair
     copy_bytes_per_s: float = 100e6
     drain_bytes_per_s: float = 130e6
     full_bytes_per_s: float = 150e6  # write, send and read the complete file
 
     def expected_freeze_s(self, method: Method, memory_bytes: int) -> float:
         """Estimate what a client will see as a stall."""
+        if method is Method.COLD:
+            return self.cold_s
         return self.freeze_s + (memory_bytes / self.full_bytes_per_s if method is Method.FULL else 0.0)
 
     def expected_copy_s(self, disk_bytes: int) -> float:

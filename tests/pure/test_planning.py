@@ -160,6 +160,12 @@ def test_what_comes_too_late_is_said_and_goes_down_the_ladder() -> None:
     large = one(found, "large")
     assert (large.method, large.late) == (Method.FULL, False)
     assert large.warnings == ("full instead of lazy, which would end too late",)
+    slow = {"b": Rates(drain_bytes_per_s=10e6, full_bytes_per_s=10e6)}
+    assert (
+        one(plan([container("large", 2)], [host("b")], rates=slow, time_left_s=30.0), "large").method is Method.COLD
+    )
+    kept = container("large", 2, unsupported={"cold": "its files are nowhere else"})
+    assert one(plan([kept], [host("b")], rates=slow, time_left_s=30.0), "large").late
     none = plan([container("large", 2)], [host("b")], rates=rates, time_left_s=1.0)
     assert [item.container for item in none.late] == ["large"]
     assert plan([container("large", 2)], [host("b")], rates=rates).late == ()
