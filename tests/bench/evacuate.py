@@ -41,9 +41,9 @@ def main(argv: Sequence[str]) -> int:
     for way in (arguments.only,) if arguments.only else ("podman", "lifeboat"):
         results.append(measure(way, arguments))
         print(summary(results[-1]), flush=True)
-    if arguments.json:
-        before = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-        arguments.json.write_text(json.dumps([*before, *results], indent=1) + "\n")
+        if arguments.json:
+            before = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+            arguments.json.write_text(json.dumps([*before, results[-1]], indent=1) + "\n")
     return 0 if all(not result["harm"] for result in results) else 1
 
 
