@@ -25,7 +25,7 @@ def test_twenty_containers_leave_a_failing_host(five: Lab) -> None:
     fleet.fill(source, mixed_boxes())
     plan = fleet.lifeboat(source, "plan")
     fleet.break_disk(source)
-    fleet.wait("the evacuation", lambda: fleet.state(source) == "evacuated", 240)
+    fleet.wait("the evacuation", lambda: fleet.state(source) == "evacuated", 480)
     assert fleet.harms() == []
     places = fleet.places()
     assert all(hosts != ["alpha"] for hosts in places.values())
