@@ -20,6 +20,7 @@ def five() -> Iterator[Lab]:
         yield lab
 
 
+@pytest.mark.timeout(900)  # two busy processors carry five hosts and twenty containers
 def test_twenty_containers_leave_a_failing_host(five: Lab) -> None:
     fleet, source = Fleet(five), five.host("alpha")
     fleet.fill(source, mixed_boxes())
