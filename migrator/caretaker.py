@@ -83,7 +83,7 @@ class Caretaker:
         report = reception.report()
         if quiet_s < QUIET_S and report.standing is not Standing.LOST:
             return
-        told = ask_source(self._peers, reception.proposal)
+        told = ask_source(self._peers, reception.proposal) or self._recorded(reception.proposal)
         patient = quiet_s < self._hall.settings.reconnect_limit_s
         step = next_step(
             report.standing,
@@ -121,6 +121,11 @@ class Caretaker:
         elif reception.proposal.migration not in self._told:
             self._told.add(reception.proposal.migration)
             self._tell(reception.outcome(Phase.LOST, reason))
+
+    def _recorded(self, proposal: Proposal) -> DecisionTold | None:
+        """Return what a registry remembers of a source that is gone; None when it remembers nothing."""
+        word = self._hall.registry.decision(proposal.migration, proposal.source, self._hall.host)
+        return DecisionTold(migration=proposal.migration, decision=word) if word else None
 
 
 def ask_source(peers: PeerDirectory, proposal: Proposal) -> DecisionTold | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrator.journal import Journal
+from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
 from migrator.turns import Turns
 
@@ -22,6 +23,7 @@ class Departure:
     runtime: Path  # /run/lifeboat
     journal: Journal
     turns: Turns = field(default_factory=Turns)
+    registry: Registry = field(default_factory=NoRecords)
 
 
 @dataclass(frozen=True)

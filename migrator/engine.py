@@ -39,6 +39,10 @@ from migrator.peers.stream_server import StreamHandler
 from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
 from migrator.planning.rates import Past, measured, measured_link
 from migrator.recovery import SourceRecovery
+from migrator.registry.etcd import EtcdRegistry
+from migrator.registry.records import NoRecords, Presence, Registry
+from migrator.registry.records import Standing as RegistryStanding
+from migrator.registry.settings import Kind, RegistrySettings
 from migrator.reservations import Held, Hold
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
@@ -66,8 +70,10 @@ class Engine:
         runtime: Path,
         peers: PeerDirectory,
         health: Callable[[], Health] = Health,
+        registry: RegistrySettings | None = None,
     ) -> None:
         """`health` returns how this host is."""
+        self._registry = self._open_registry(registry or RegistrySettings(), host, peers)
         self._host = host
         self._settings = settings
         self._peers = peers
@@ -81,11 +87,18 @@ class Engine:
             runtime=runtime,
             journal=self._journal,
             turns=Turns(settings.limits),
+            registry=self._registry,
         )
         self._hall = Hall(
-            host=host, settings=settings, state=state, runtime=runtime, pki=peers.pki, journal=self._journal
+            host=host,
+            settings=settings,
+            state=state,
+            runtime=runtime,
+            pki=peers.pki,
+            journal=self._journal,
+            registry=self._registry,
         )
-        self._neighbours = Neighbours(peers)
+        self._neighbours = Neighbours(peers, self._registry.lost_for_s)
         self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
         self._facts = FactsReader(
             host,
@@ -96,6 +109,22 @@ class Engine:
         )
         self._moving: set[str] = set()
         self._lock = threading.Lock()
+
+    def _open_registry(self, settings: RegistrySettings, host: str, peers: PeerDirectory) -> Registry:
+        if settings.kind is Kind.EMBEDDED:
+            return NoRecords()
+        return EtcdRegistry(settings, host, peers.pki, self._presence)
+
+    def _presence(self) -> Presence:
+        told = self._told_health()
+        spare = self._spare_bytes()
+        return Presence(
+            host=self._host, verdict=told.verdict, evacuating=told.evacuating, spare_bytes=max(0, spare)
+        )
+
+    def registry(self) -> RegistryStanding:
+        """Tell how the registry stands."""
+        return self._registry.standing()
 
     def containers(self) -> tuple[ContainerFacts, ...]:
         """Return the running containers of this host."""
@@ -150,7 +179,10 @@ class Engine:
         refused = []
         for host, size in memory_bytes.items():
             try:
-                held = self._neighbours.hold(host, Hold(source=self._host, memory_bytes=size, seconds=HOLD_S))
+                wish = Hold(source=self._host, memory_bytes=size, seconds=HOLD_S)
+                held = self._registry.promise(host, wish)
+                if held.memory_bytes >= size:
+                    held = self._neighbours.hold(host, wish)
                 if held.memory_bytes < size:
                     refused.append(Rejection(host=host, code="target-lacks-memory", reason=held.reason))
             except LifeboatError as error:
@@ -250,6 +282,7 @@ class Engine:
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
                 self._follow(entry.migration, ended, failed)
+        self._registry.start()
         threading.Thread(target=self._desk.get_ready, name="desk", daemon=True).start()
         Caretaker(self._hall, self._peers, self._desk.receptions, self._desk.forget, ended).start()
 

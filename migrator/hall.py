@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrator.journal import Journal
+from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
 
 
@@ -19,3 +20,4 @@ class Hall:
     runtime: Path  # /run/lifeboat
     pki: Path
     journal: Journal
+    registry: Registry = field(default_factory=NoRecords)

@@ -46,8 +46,10 @@ class Survey:
 class Neighbours:
     """The other hosts, as this host asks them."""
 
-    def __init__(self, peers: PeerDirectory) -> None:
+    def __init__(self, peers: PeerDirectory, lost_for_s: Callable[[str], float | None] = lambda _: None) -> None:
+        """`lost_for_s` returns for how long a registry has known that a host is gone."""
         self._peers = peers
+        self._lost_for_s = lost_for_s
         self._round_trips: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -96,7 +98,9 @@ class Neighbours:
         found, silent = [], []
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, LifeboatError):
-                silent.append(Rejection(host=name, code=answer.code or "peer-unreachable", reason=answer.message))
+                since_s, reason = self._lost_for_s(name), answer.message
+                also = "" if since_s is None else f"; the registry has not heard it for {since_s:.0f} s"
+                silent.append(Rejection(host=name, code=answer.code, reason=reason + also))
             else:
                 found.append(answer)
         return tuple(found), tuple(silent)

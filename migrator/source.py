@@ -7,6 +7,7 @@ it every failure gives the container back; after it nothing ever does, and migra
 from __future__ import annotations
 
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from migrator.journal import Decision, Side
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Value
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, Proposal, Report
+from migrator.registry.records import Commit
 from migrator.runtime import podman, tombstone
 from migrator.storage import image
 from migrator.storage.sync import (
@@ -231,6 +233,8 @@ class SourceMigration:
                 "the container was given back before the commit", code="given-back", temporary=True
             )
         self._undo.pop_all()
+        commit = Commit(migration=self._id, source=self._shared.host, target=self._target.name, at=time.time())
+        self._shared.registry.record(commit)
 
     def _withdraw(self) -> None:
         """Undo: the target forgets this migration."""

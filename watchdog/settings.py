@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from migrator.model import Value
+from migrator.registry.settings import RegistrySettings
 from migrator.settings import MigratorSettings
 from watchdog.alerts.model import AlertSettings
 from watchdog.signals.settings import SignalSettings
@@ -60,6 +61,7 @@ class Settings(Value):
     signals: SignalSettings = SignalSettings()
     evacuation: EvacuationSettings = EvacuationSettings()
     migrator: MigratorSettings = MigratorSettings()
+    registry: RegistrySettings = RegistrySettings()
     alerts: AlertSettings = AlertSettings()
 
 

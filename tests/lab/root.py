@@ -20,6 +20,7 @@ MASKED_UNITS = (
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
+    "etcd.service",
     "fstrim.timer",
     "podman-auto-update.timer",
     "podman-restart.service",

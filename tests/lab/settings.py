@@ -49,6 +49,7 @@ ROOT_PACKAGES = (
     "iputils-arping",
     "tcpdump",
     "rsync",
+    "etcd-server",
     "openssh-server",
     "openssh-client",
     "python3",

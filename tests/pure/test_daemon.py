@@ -17,6 +17,7 @@ from migrator.errors import LifeboatError
 from migrator.health import Verdict
 from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase, PlannedMigration
 from migrator.neighbours import HealthTold, Survey
+from migrator.registry.records import Standing as RegistryStanding
 from migrator.settings import MigratorSettings
 from watchdog.admin import AdminServer
 from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
@@ -69,6 +70,9 @@ class FakeEngine:
 
     def hold(self, memory_bytes: dict[str, int]) -> tuple[Any, ...]:
         return ()
+
+    def registry(self) -> RegistryStanding:
+        return RegistryStanding(kind="etcd", answers=False, lost_s={"gamma": 12.0})
 
     def plan(
         self, containers: tuple[Any, ...] | None = None, method: Method | None = None, **_: object
@@ -450,6 +454,8 @@ def test_the_command_looks(served: House, capsys: pytest.CaptureFixture[str]) ->
     for verb in (["status"], ["signals"], ["signals", "--catalog"], ["policy", "explain"], ["plan"], ["history"]):
         assert main(verb) == 0
         assert capsys.readouterr().out
+    main(["status"])
+    assert "etcd is silent; migrations go on without it; not heard of: gamma for 12 s" in capsys.readouterr().out
 
 
 def test_the_command_acts_and_tells_the_progress(served: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ from migrator.settings import MigratorSettings
 from tests.pure.cluster import make_cluster
 from watchdog.daemon.peering import authority_routes, newcomer_routes
 
-EXAMPLES = int(os.environ.get("LIFEBOAT_FUZZ_EXAMPLES", "12"))  # for each verb; more find more
+EXAMPLES = int(os.environ.get("LIFEBOAT_FUZZ_EXAMPLES", "8"))  # for each verb; more find more
 
 PODMAN = """\
 #!/bin/sh

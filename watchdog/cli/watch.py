@@ -36,6 +36,11 @@ def status(arguments: argparse.Namespace) -> int:
         show.line(f"  affected: {lost}, by the loss of {', '.join(found['affected'])}")
     loaded = show.moment(found["rules_loaded_at"])
     show.line(f"{found['rules']} rules in force since {loaded}; peers: {peers or 'none'}")
+    registry = found["registry"]
+    if registry and registry["kind"] != "embedded":
+        lost = ", ".join(f"{host} for {since_s:.0f} s" for host, since_s in registry["lost_s"].items())
+        says = "answers" if registry["answers"] else "is silent; migrations go on without it"
+        show.line(f"registry: {registry['kind']} {says}" + (f"; not heard of: {lost}" if lost else ""))
     if found["rules_rejected"]:
         show.line(f"the policies on disk are NOT in force: {found['rules_rejected']}")
     return 0

@@ -333,6 +333,7 @@ class Daemon:
             state=self.places.state,
             runtime=self.places.runtime,
             peers=self.members,
+            registry=self.settings.registry,
             health=self.health,
         )
         engine.take_up()
