@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 from migrator.control import ControlClient, Message
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.hall import Hall
+from migrator.model import DrainDetails, Transport
 from migrator.pager import sink
-from migrator.protocol import Proposal
+from migrator.protocol import Accepted, Proposal
 from migrator.runtime.scope import Scope
 
 CONTROL_WAIT_S = 10.0
@@ -28,6 +30,7 @@ class Progress:
     drain_s: float = 0.0
     reason: str = ""
     port: int = 0
+    details: DrainDetails | None = None
 
 
 class Drain:
@@ -44,8 +47,8 @@ class Drain:
         """Say whether there is, or was since this host booted, a sink."""
         return (self._directory / sink.CONTROL).exists()
 
-    def start(self) -> int:
-        """Start the sink, once; return the port on which it waits for the source."""
+    def offer(self, *, needs_image: bool) -> Accepted:
+        """Start the sink, once; return what its source must know."""
         if not self.present:
             criu = shutil.which("criu")
             if criu is None:
@@ -58,11 +61,21 @@ class Drain:
                 criu=criu,
                 pager=self._proposal.pager,
                 reconnect_limit_s=self._hall.settings.reconnect_limit_s,
+                secret=secrets.token_hex(16),
+                plain=self._hall.settings.pager_transport is self._proposal.transport is Transport.PLAIN,
             )
             (self._directory / sink.ORDER).write_text(order.model_dump_json())
             Scope.start_module(f"lifeboat-sink-{self._proposal.migration}", "migrator.pager", self._directory)
             self._connect(CONTROL_WAIT_S)
-        return self.progress().port
+        told = sink.SinkOrder.model_validate_json((self._directory / sink.ORDER).read_text())
+        return Accepted(
+            migration=told.migration,
+            needs_image=needs_image,
+            pager_port=self.progress().port,
+            pager_secret=told.secret,
+            pager_addresses=self._hall.settings.pager_addresses,
+            pager_transport=Transport.PLAIN if told.plain else Transport.TLS,
+        )
 
     def expect(self, images: Path) -> None:
         """The restore is about to begin, with these images."""
@@ -81,6 +94,7 @@ class Drain:
             drain_s=float(told["drain_s"]),
             reason=str(told["reason"]),
             port=int(told["port"]),
+            details=DrainDetails.model_validate(told["details"]) if told["details"] else None,
         )
 
     def look(self) -> Progress:

@@ -106,6 +106,7 @@ class Engine:
             busy=lambda: bool(self._moving) or self._desk.busy,
             labels=settings.labels,
             shared_paths=settings.shared_paths,
+            pager=settings.pager,
         )
         self._moving: set[str] = set()
         self._lock = threading.Lock()

@@ -16,7 +16,7 @@ from migrator import hardware
 from migrator.command import run
 from migrator.errors import LifeboatError
 from migrator.health import Health
-from migrator.model import HostFacts, NetworkFacts
+from migrator.model import HostFacts, NetworkFacts, Pager
 from migrator.runtime import podman
 from migrator.runtime.census import Census, take_census
 
@@ -53,6 +53,7 @@ class FactsReader:
     busy: Callable[[], bool]
     labels: Mapping[str, str] = field(default_factory=dict)
     shared_paths: tuple[str, ...] = ()
+    pager: Pager = Pager.LIFEBOAT
     _versions: dict[str, str] = field(default_factory=dict)
     _podman: _Podman = field(default_factory=_Podman)
     _census: Census = field(default_factory=Census)
@@ -90,6 +91,7 @@ class FactsReader:
             devices=hardware.devices(),
             labels=dict(self.labels),
             shared_paths=self.shared_paths,
+            pager=self.pager,
             verdict=standing.health.verdict,
             cordoned=standing.health.cordoned,
             evacuating=standing.health.evacuating,

@@ -94,7 +94,7 @@ class Handover:
         except PeerError:
             return None
         if self.report.standing is Standing.DRAINING:
-            self._timeline.progress(self.report.drained_bytes, self._container.memory_bytes)
+            self._timeline.progress(self.report, self._container.memory_bytes)
         return self.report
 
     def _human(self, report: Report | None) -> ExecutionError:

@@ -15,7 +15,7 @@ from migrator.control import ControlClient, Message
 from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Side
-from migrator.model import ContainerFacts, Method
+from migrator.model import ContainerFacts, Method, Transport
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, ParkRequest
 from migrator.runtime import podman, tombstone
@@ -99,7 +99,7 @@ class ParkedCheckpoint(Holding):
 
     def park(self, target: PeerClient, accepted: Accepted) -> ParkRequest:
         """See `Holding.park`; the source parks first, for it has the facts."""
-        order = self._order(target, accepted.pager_port)
+        order = self._order(target, accepted)
         configuration = shim_order.write_order(self.directory, order)
         status = podman.network_status(self._container)
         self._podman = Scope.start(
@@ -117,10 +117,17 @@ class ParkedCheckpoint(Holding):
             network_status=json.dumps(status),
         )
 
-    def _order(self, target: PeerClient, port: int) -> shim_order.Order:
+    def _order(self, target: PeerClient, accepted: Accepted) -> shim_order.Order:
         pager = None
         if self._method is Method.LAZY:
-            pager = shim_order.PagerAddress(host=target.name, address=target.address, port=port)
+            pager = shim_order.PagerAddress(
+                host=target.name,
+                address=target.address,
+                port=accepted.pager_port,
+                secret=accepted.pager_secret,
+                addresses=accepted.pager_addresses,
+                plain=accepted.pager_transport is self._shared.settings.pager_transport is Transport.PLAIN,
+            )
         return shim_order.Order(
             migration=self._id,
             side=Side.SOURCE,

@@ -53,6 +53,13 @@ class Fallback(StrEnum):
     COLD = "cold"  # start it anew from its files, as after a crash of the container
 
 
+class Transport(StrEnum):
+    """How memory goes from host to host."""
+
+    TLS = "tls"
+    PLAIN = "plain"
+
+
 class NetworkAttachment(Value):
     """One network of a container and the address it has there."""
 
@@ -126,6 +133,7 @@ class HostFacts(Value):
     cordoned: bool = False
     evacuating: bool = False
     nearness: float = Field(default=0.0, ge=0)  # to a worse verdict: 0 far, 1 there
+    pager: Pager = Pager.LIFEBOAT  # who moves memory away from here
     load: float = Field(default=0.0, ge=0)  # 1 minute load average per CPU
     signal_frame_bytes: int = 0  # AT_MINSIGSTKSZ: grows one to one with what `xsave` saves; 0 unknown
     labels: dict[str, str] = Field(default_factory=dict)  # as its settings say: rack, psu, disk_batch, ...
@@ -201,6 +209,21 @@ class Phase(StrEnum):
 POINT_OF_NO_RETURN = Phase.COMMIT
 
 
+class DrainDetails(Value):
+    """How a drain by our own pager goes, as its sink tells it."""
+
+    missing_bytes: int = 0  # has not come
+    wire_bytes: int = 0  # what came, as it was on the links
+    zero_bytes: int = 0  # came as a word, not as pages
+    poisoned_bytes: int = 0  # the source's memory has failed there; whoever reads it gets SIGBUS
+    bytes_per_s: int = 0  # over the last two seconds
+    eta_s: float | None = None
+    faults: int = 0
+    fault_median_us: int | None = None  # upper limit of the class it lies in
+    fault_p99_us: int | None = None
+    fault_classes: tuple[int, ...] = ()  # counts by LIMITS_US, migrator/pager/statistics.py
+
+
 class MigrationEvent(Value):
     """One line of progress of a migration: a phase began, or something worth telling happened in it."""
 
@@ -211,6 +234,7 @@ class MigrationEvent(Value):
     message: str = ""
     drained_bytes: int | None = None
     total_bytes: int | None = None
+    drain: DrainDetails | None = None
 
 
 class PhaseTime(Value):
@@ -233,6 +257,7 @@ class MigrationOutcome(Value):
     freeze_ms: float | None = None
     drain_s: float | None = None
     drained_bytes: int | None = None
+    drain: DrainDetails | None = None
     waited_s: float = 0.0  # of its preparation, for its turn among the other migrations of this host
     phases: tuple[PhaseTime, ...] = ()
     error_code: str = ""

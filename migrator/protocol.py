@@ -22,7 +22,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from migrator.model import ContainerFacts, Method, Pager, Value
+from migrator.model import ContainerFacts, DrainDetails, Method, Pager, Transport, Value
 from migrator.names import HostName, MigrationId
 
 Document = Annotated[str, StringConstraints(max_length=1 << 20)]
@@ -40,6 +40,7 @@ class Proposal(Value):
     epoch: int  # who owned the container, counted; this migration would make it this number
     pager: Pager = Pager.LIFEBOAT
     drill: bool = False  # the target gives it back when it is asked to
+    transport: Transport = Transport.TLS  # what the source may use; what is used the target says
 
 
 class Accepted(Value):
@@ -48,6 +49,9 @@ class Accepted(Value):
     migration: str
     needs_image: bool
     pager_port: int = Field(ge=0, le=65535)
+    pager_secret: str = Field(default="", max_length=64)  # what every link of this migration must name
+    pager_addresses: tuple[str, ...] = ()  # where to call; none: where this host is called anyway
+    pager_transport: Transport = Transport.TLS
 
 
 class ParkRequest(Value):
@@ -83,6 +87,7 @@ class Report(Value):
     standing: Standing
     drained_bytes: int = 0
     drain_s: float = 0.0
+    drain: DrainDetails | None = None
     reason: str = ""
 
 

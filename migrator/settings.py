@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+import ipaddress
 
-from migrator.model import Fallback, Method, Pager, Value
+from pydantic import Field, field_validator, model_validator
+
+from migrator.model import Fallback, Method, Pager, Transport, Value
+from migrator.pager.rate import Compression
 from migrator.planning.schedule import Limits
 
 PODMAN_CREATE_LIMIT_S = 240
@@ -48,6 +51,25 @@ class MigratorSettings(Value):
     pager_ports: tuple[int, int] = Field(
         default=(7450, 7499), description="first and last TCP port on which a target receives memory"
     )
+    pager_links: int = Field(
+        default=2, ge=1, le=16, description="links side by side for memory that nobody waits for"
+    )
+    pager_addresses: tuple[str, ...] = Field(
+        default=(),
+        description="this host's addresses at which others call to send memory, one link to each at least; "
+        "none: the one by which the cluster knows it",
+    )
+    pager_limit_mib_s: float = Field(
+        default=0, ge=0, description="most memory sent by one migration, in MiB per second; 0: as fast as it goes"
+    )
+    pager_compression: Compression = Field(
+        default=Compression.AUTO,
+        description="zstd for memory on its way: auto (where that is faster, measured as it goes), on, off",
+    )
+    pager_transport: Transport = Field(
+        default=Transport.TLS,
+        description="plain, where both hosts say so: memory goes unencrypted; for a private link only",
+    )
     memory_headroom_percent: float = Field(
         default=10, ge=0, le=90, description="memory of a target that no migration may fill"
     )
@@ -76,6 +98,13 @@ class MigratorSettings(Value):
     shared_paths: tuple[str, ...] = Field(
         default=(), description="directories that are the same on all hosts, so that bind mounts below may move"
     )
+
+    @field_validator("pager_addresses")
+    @classmethod
+    def _check_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            ipaddress.ip_address(address)  # raises a ValueError that says it all
+        return addresses
 
     @model_validator(mode="after")
     def _check(self) -> MigratorSettings:

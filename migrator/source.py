@@ -137,6 +137,7 @@ class SourceMigration:
             copy_image=self._shared.settings.copy_images,
             epoch=self._epoch,
             pager=self._shared.settings.pager,
+            transport=self._shared.settings.pager_transport,
             drill=self._place.drill,
         )
         self._undo.callback(self._withdraw)
@@ -269,6 +270,7 @@ class SourceMigration:
             waited_s=self._waited_s,
             drain_s=report.drain_s if report else None,
             drained_bytes=report.drained_bytes if report else None,
+            drain=report.drain if report else None,
         )
 
 

@@ -101,10 +101,12 @@ class Reception:
             tombstone.check_hook()
             self._record.begin()
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            port = self._drain.start() if self.proposal.method is Method.LAZY else 0
+            accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=0)
+            if self.proposal.method is Method.LAZY:
+                accepted = self._drain.offer(needs_image=needs_image)
             self._volumes.prepare()
-            self._accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=port)
-            return self._accepted
+            self._accepted = accepted
+            return accepted
 
     def tree_path(self, tree: str) -> Path:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
@@ -242,6 +244,7 @@ class Reception:
                 migration=self._id,
                 standing=self._standing,
                 drained_bytes=self._progress.drained_bytes,
+                drain=self._progress.details,
                 drain_s=self._progress.drain_s,
                 reason=self._reason,
             )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from migrator.errors import LifeboatError
 from migrator.journal import Journal
-from migrator.model import Method, MigrationEvent, MigrationOutcome, Phase, PhaseTime
+from migrator.model import DrainDetails, Method, MigrationEvent, MigrationOutcome, Phase, PhaseTime
+from migrator.protocol import Report
 
 Observer = Callable[[MigrationEvent], None]
 
@@ -42,7 +43,7 @@ class Timeline:
         """Record something worth knowing within the current phase."""
         self._write(time.time(), self.phase or Phase.PREPARE, message)
 
-    def progress(self, drained_bytes: int, total_bytes: int) -> None:
+    def progress(self, report: Report, total_bytes: int) -> None:
         """Tell how far the drain is; not journalled, for only the target knows what is true."""
         self._observe(
             MigrationEvent(
@@ -50,8 +51,9 @@ class Timeline:
                 container=self._container,
                 at=time.time(),
                 phase=Phase.DRAIN,
-                drained_bytes=drained_bytes,
+                drained_bytes=report.drained_bytes,
                 total_bytes=total_bytes,
+                drain=report.drain,
             )
         )
 
@@ -67,6 +69,7 @@ class Timeline:
         freeze_ms: float | None = None,
         drain_s: float | None = None,
         drained_bytes: int | None = None,
+        drain: DrainDetails | None = None,
         waited_s: float = 0.0,
     ) -> MigrationOutcome:
         """Enter a final phase and return the outcome, journalled."""
@@ -81,6 +84,7 @@ class Timeline:
             freeze_ms=freeze_ms,
             drain_s=drain_s,
             drained_bytes=drained_bytes,
+            drain=drain,
             waited_s=waited_s,
             phases=tuple(self._times),
             error_code=error.code if error else "",

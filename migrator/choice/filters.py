@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from migrator.choice.need import Claim, Need, Room
 from migrator.health import Verdict
-from migrator.model import ContainerFacts, HostFacts, Method, Rejection
+from migrator.model import ContainerFacts, HostFacts, Method, Pager, Rejection
 
 DISK_HEADROOM_BYTES = 1 << 30  # below this podman itself begins to fail
 
@@ -82,9 +82,14 @@ def _programs(_: Need, _source: HostFacts, target: HostFacts) -> Reason | None:
 
 
 def _criu(need: Need, source: HostFacts, target: HostFacts) -> Reason | None:
-    """CRIU's page protocol changed between 4.1 and 4.2, and its images are only read by the same or newer."""
+    """A CRIU reads the images of the same or an older one.
+
+    CRIU's own page protocol changed between 4.1 and 4.2 (`nr_pages` became 64 bit wide), so with its pager both
+    must be the same; ours speaks a protocol of its own, and what it writes into images both read.
+    """
     ours, theirs = release(source.criu), release(target.criu)
-    if target.criu and (theirs < ours or (Method.LAZY in need.methods and theirs != ours)):
+    same = Method.LAZY in need.methods and source.pager is Pager.CRIU
+    if target.criu and (theirs < ours or (same and theirs != ours)):
         return "target-criu-differs", f"CRIU {target.criu} there, {source.criu} here"
     return None
 

@@ -14,7 +14,10 @@ from pathlib import Path
 from migrator.command import kill_group, spawn
 from migrator.errors import ExecutionError
 from migrator.pager.greeting import CRIU
+from migrator.pager.images import Range, lazy_ranges
+from migrator.pager.links import TlsLink
 from migrator.pager.sink import RESTORE_FINISHED, RESTORE_SOCKET, Sink, SinkOrder, SinkState, Task
+from migrator.pager.userfault import Kind, TreeGoneError, poison, read_event
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.runtime.criu_log import first_error
 
@@ -30,12 +33,15 @@ class CriuSink(Sink):
     (Stopping the daemon instead would not do: it takes an interrupted wait for an error.)
     """
 
+    pure_tls = True  # a relay needs a socket it can poll
+
     def __init__(self, directory: Path, order: SinkOrder) -> None:
         super().__init__(directory, order)
         self._relay: Relay | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
         self._daemon_end, self._pages_end = socket.socketpair()
         self._daemon_link: socket.socket | None = None
+        self._image_files = Path()
 
     @property
     def _work(self) -> Path:
@@ -46,6 +52,9 @@ class CriuSink(Sink):
         if self._daemon is not None:
             return
         link = self.link(CRIU)
+        if not isinstance(link, TlsLink):
+            raise ExecutionError("CRIU's own pager goes over TLS only", code="no-plain-criu")
+        self._image_files = images
         argv = [self.order.criu, "lazy-pages", "--images-dir", str(images)]
         argv += ["--work-dir", str(self._work), "--page-server"]
         argv += ["--ps-socket", str(self._daemon_end.fileno()), "-v1", "-o", "lazy-pages.log"]
@@ -53,7 +62,7 @@ class CriuSink(Sink):
         with (self.directory / "criu-lazy-pages.out").open("wb") as output:
             self._daemon = spawn(argv, stdout=output, stderr=output, pass_fds=(self._daemon_end.fileno(),))
         self._daemon_end.close()
-        self._relay = Relay(link, self._pages_end, keep=self._answer_close)
+        self._relay = Relay(link.socket, self._pages_end, keep=self._answer_close)
         threading.Thread(target=self._carry, daemon=True).start()
         threading.Thread(target=self._watch_daemon, daemon=True).start()
 
@@ -81,6 +90,15 @@ class CriuSink(Sink):
     def drained_bytes(self) -> int:
         """Return how much has come over the link."""
         return self._relay.received_bytes if self._relay else 0
+
+    def poison(self) -> int:
+        """See `Sink.poison`. The daemon knows of forks and we do not; it must be dead, or it reads our events."""
+        total = 0
+        for task in self.tasks:
+            if task.userfault is not None:
+                ranges = lazy_ranges(self._image_files, task.pid)
+                total += poison_all(task.userfault, ranges)
+        return total
 
     def tidy(self) -> None:
         """End the daemon."""
@@ -140,3 +158,18 @@ def _connect_daemon(path: Path) -> socket.socket:
             time.sleep(0.002)
         else:
             return connection
+
+
+def poison_all(descriptor: int, ranges: list[Range]) -> int:
+    """Poison what is not there of these ranges, also in processes forked since that nobody has heard of."""
+    total = 0
+    descriptors = [descriptor]
+    for found in descriptors:  # grows
+        try:
+            while event := read_event(found):
+                if event.kind is Kind.FORK:
+                    descriptors.append(event.first)
+            total += sum(poison(found, start, end - start) for start, end in ranges)
+        except TreeGoneError:
+            continue
+    return total

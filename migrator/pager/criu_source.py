@@ -18,6 +18,7 @@ from pathlib import Path
 
 from migrator.errors import ExecutionError
 from migrator.pager.greeting import CRIU, greet
+from migrator.pager.links import TlsLink
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.peers.tls import call
 from migrator.shim.order import PagerAddress
@@ -72,7 +73,7 @@ class PageServerSession:
     def __init__(self, address: PagerAddress, pki: Path, migration: str) -> None:
         """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
         self._link = call(address.host, address.address, address.port, pki)
-        greet(self._link, migration, CRIU)
+        greet(TlsLink(self._link), migration, address.secret, CRIU)
         self._hold = CriuHold()
         self._relay: Relay | None = None
         self.lost = False

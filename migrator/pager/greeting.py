@@ -1,63 +1,106 @@
 """The first words on every link between a page source and a page sink, and the requests that follow.
 
-A link begins with 64 bytes: this protocol's version, the migration's id and what the link is for, separated
-and padded with spaces. On links of our own pager the sink then sends requests of 24 bytes, little endian:
-what is wanted, the task's pid in its images, address, length. The source answers each, in order, with a
-32-bit count of bytes and so many bytes; all ones instead of a count mean that this memory cannot be read.
+A link begins with 128 bytes from the source: this protocol's version, the migration's id, the migration's secret
+and what the link is for, separated and padded with spaces. The sink answers with as many: the version it
+speaks and `welcome`, or why not. That much is the same in every version.
 
-- PAGES: exactly the memory asked for.
-- HELD: which parts of that range hold something, as pairs of 64-bit start and end addresses, in order; the
-  process never had, or has given back, all else, so it is not missing anywhere.
+On links of our own pager the sink then sends requests of 24 bytes, little endian: what is wanted, the
+task's pid in its images, address, length. The source answers each, in order, as described in `packing`.
+
+- PAGES: the memory asked for, of at most `MOST_PAGES` pages.
+- HELD: which parts of that range hold something, as pairs of 64-bit start and end addresses, in order, with small
+  holes taken in; the process never had, or has given back, all else, so it is not missing anywhere.
 """
 
 from __future__ import annotations
 
-import ssl
+import hmac
 import struct
 
 from migrator.errors import ExecutionError
+from migrator.pager.links import Link
+from migrator.pager.packing import ANSWER, COMPRESSED, PAGE_BYTES, WHOLE, Pages, decompress, kinds_of
 
-VERSION = "lifeboat-pager/2"
-GREETING_BYTES = 64
-FAULTS, BULK, CRIU = "faults", "bulk", "criu"  # what a link is for
+VERSION = "lifeboat-pager/3"
+GREETING_BYTES = 128
+FAULTS, BULK, CRIU = "faults", "bulk", "criu"  # what a link is for; of BULK there are several: bulk0, bulk1, ...
 PAGES, HELD = 1, 2
+LONGEST_BYTES = 16 << 20  # of an answer; nothing the other side says makes us take more memory
 REQUEST = struct.Struct("<IIQQ")
-COUNT = struct.Struct("<I")
-UNREADABLE = 0xFFFFFFFF
 PAIR = struct.Struct("<QQ")
 
 
-def greet(link: ssl.SSLSocket, migration: str, purpose: str) -> None:
-    """Say what a link is for."""
-    link.sendall(f"{VERSION} {migration} {purpose}".encode().ljust(GREETING_BYTES))
+def greet(link: Link, migration: str, secret: str, purpose: str) -> None:
+    """Say what a link is for; raises `ExecutionError` when the sink does not want it."""
+    link.send(_padded(f"{VERSION} {migration} {secret} {purpose}"))
+    answer = memoryview(bytearray(GREETING_BYTES))
+    link.receive(answer)
+    version, _, word = bytes(answer).decode("ascii", "replace").strip().partition(" ")
+    if word != "welcome":
+        raise ExecutionError(
+            f"the page sink speaks {version or 'something else'} and says: {word or 'nothing'}",
+            code="pager-version" if version != VERSION else "pager-refused",
+            hint="install the same lifeboat on both hosts",
+        )
 
 
-def read_greeting(link: ssl.SSLSocket) -> tuple[str, str]:
-    """Return the migration and the purpose a caller names; both empty when it hangs up or speaks otherwise."""
-    words = bytes(receive(link, bytearray(GREETING_BYTES))).decode("ascii", "replace").split()
-    return (words[1], words[2]) if len(words) == 3 and words[0] == VERSION else ("", "")
+def read_greeting(link: Link, migration: str, secret: str) -> str | None:
+    """Answer a greeting; return what the link is for, None when it is not for us. Raises `OSError`."""
+    greeting = memoryview(bytearray(GREETING_BYTES))
+    link.receive(greeting)
+    words = bytes(greeting).decode("ascii", "replace").split()
+    refusal = ""
+    if len(words) != 4 or words[0] != VERSION:
+        refusal = "this version is not spoken here"
+    elif not hmac.compare_digest(f"{words[1]} {words[2]}".encode(), f"{migration} {secret}".encode()):
+        refusal = "this is not the migration that is waited for"
+    link.send(_padded(f"{VERSION} {refusal or 'welcome'}"))
+    return None if refusal else words[3]
 
 
-def receive_answer(link: ssl.SSLSocket, buffer: memoryview, expected: int | None = None) -> memoryview:
-    """Return the source's answer, of `expected` bytes if given; `buffer` is used when it is large enough.
+def ask(link: Link, kind: int, pid: int, address: int, length: int) -> None:
+    """Send a request."""
+    link.send(memoryview(bytearray(REQUEST.pack(kind, pid, address, length))))
 
-    Raises `ConnectionError` when the link ends before, `ExecutionError` when the source cannot read that.
+
+def receive_pages(link: Link, buffer: memoryview, count: int) -> tuple[Pages, int]:
+    """Return the answer to PAGES, its contents in `buffer`, and how many bytes it had on the link.
+
+    Raises `OSError` when the link ends before, `ExecutionError` when it is not an answer.
     """
-    (count,) = COUNT.unpack(receive(link, bytearray(COUNT.size)))
-    if count == UNREADABLE:
-        raise ExecutionError("the source cannot read some of this memory", code="page-unreadable")
-    if expected is not None and count != expected:
-        raise ExecutionError(f"the source sent {count} bytes instead of {expected}", code="pager-protocol")
-    return receive(link, buffer[:count] if count <= len(buffer) else bytearray(count))
+    length, form = _receive_head(link)
+    words = memoryview(bytearray(2 * count))
+    link.receive(words)
+    kinds = kinds_of(words)
+    kept = count if kinds is None else kinds.count(WHOLE)
+    body = length - len(words)
+    if form == COMPRESSED and 0 <= body <= len(buffer):
+        packed = memoryview(bytearray(body))
+        link.receive(packed)
+        decompress(packed, buffer[: kept * PAGE_BYTES])
+    elif body == kept * PAGE_BYTES:
+        link.receive(buffer[:body])
+    else:
+        raise ExecutionError(f"the source sent {body} bytes for {kept} pages", code="pager-protocol")
+    return Pages(count, buffer, kinds), ANSWER.size + length
 
 
-def receive(link: ssl.SSLSocket, into: bytearray | memoryview) -> memoryview:
-    """Fill a buffer from a link; raises `ConnectionError` when the link ends before."""
-    view = memoryview(into)
-    done = 0
-    while done < len(view):
-        count = link.recv_into(view[done:])
-        if not count:
-            raise ConnectionError("the other side hung up")
-        done += count
-    return view
+def receive_held(link: Link) -> list[tuple[int, int]]:
+    """Return the answer to HELD; raises as `receive_pages`."""
+    length, _ = _receive_head(link)
+    body = memoryview(bytearray(length))
+    link.receive(body)
+    return list(PAIR.iter_unpack(body))
+
+
+def _receive_head(link: Link) -> tuple[int, int]:
+    head = memoryview(bytearray(ANSWER.size))
+    link.receive(head)
+    length, form, _ = ANSWER.unpack(head)
+    if length > LONGEST_BYTES:
+        raise ExecutionError(f"the source announces {length} bytes", code="pager-protocol")
+    return length, form
+
+
+def _padded(words: str) -> memoryview:
+    return memoryview(bytearray(words.encode().ljust(GREETING_BYTES)))

@@ -109,6 +109,11 @@ def _pieces(start: int, end: int) -> Iterator[Range]:
         yield piece, min(piece + ENTRY_BYTES, end)
 
 
+def lazy_record(start: int, end: int) -> bytes:
+    """Return a record of a pagemap: pages to come on demand."""
+    return _framed(_lazy_entry(start, end))
+
+
 def _lazy_entry(start: int, end: int) -> bytes:
     pages = (end - start) // PAGE_BYTES
     return b"".join(_number(field, value) for field, value in ((1, start), (2, pages), (4, PE_LAZY)))

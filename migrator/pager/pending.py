@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+SMALL_HOLE_BYTES = 64 << 10
+"""What lies between two missing parts is asked for with them if it is less: one request costs more than these."""
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """Missing memory: addresses here, and the address at the source of its first byte."""
 
     start: int
@@ -52,14 +55,17 @@ class Pending:
     def find(self, start: int, end: int) -> list[Range]:
         """Return the missing parts within a range, clipped to it."""
         found = []
-        for item in self._ranges[self._first(start) :]:
+        for item in islice(self._ranges, self._first(start), None):
             if item.start >= end:
                 break
             found.append(item.part(max(start, item.start), min(end, item.end)))
         return found
 
     def next(self, after: int, limit: int) -> Range | None:
-        """Return the next missing part at or behind an address, going round, of at most `limit` bytes."""
+        """Return the next missing part at or behind an address, going round, of at most `limit` bytes.
+
+        It begins and ends with a missing page and may have small holes.
+        """
         if not self._ranges:
             return None
         index = self._first(after)
@@ -67,7 +73,19 @@ class Pending:
             index, after = 0, 0
         item = self._ranges[index]
         start = max(item.start, after)
-        return item.part(start, min(item.end, start + limit))
+        shift, end = item.start - item.origin, min(item.end, start + limit)
+        for other in islice(self._ranges, index + 1, None):
+            moved = other.start - other.origin != shift
+            if moved or other.start - end >= SMALL_HOLE_BYTES or other.start >= start + limit:
+                break
+            end = min(other.end, start + limit)
+        return Range(start, end, start - shift)
+
+    def add(self, ranges: Iterable[Range]) -> None:
+        """Take ranges in; what was known of their addresses is forgotten."""
+        for item in ranges:
+            self.drop(item.start, item.end)
+            bisect.insort(self._ranges, item, key=lambda known: known.start)
 
     def drop(self, start: int, end: int) -> None:
         """Forget what lies in a range: it has come, or the process gave it away."""
@@ -109,12 +127,7 @@ class Pending:
         self.drop(source, source + length)
         self.drop(target, target + length)
         shift = target - source
-        for item in moved:
-            bisect.insort(
-                self._ranges,
-                Range(item.start + shift, item.end + shift, item.origin),
-                key=lambda known: known.start,
-            )
+        self.add(Range(item.start + shift, item.end + shift, item.origin) for item in moved)
 
     def _first(self, address: int) -> int:
         """Return the index of the first range that ends behind an address."""

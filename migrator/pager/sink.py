@@ -15,9 +15,9 @@ from __future__ import annotations
 import array
 import logging
 import os
+import re
 import signal
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -32,8 +32,9 @@ from migrator.errors import ExecutionError, LifeboatError, NotAllowedError
 from migrator.model import Pager, Value
 from migrator.pager.greeting import BULK, CRIU, FAULTS, read_greeting
 from migrator.pager.guard import Guard
+from migrator.pager.links import Link, welcome_link
 from migrator.peers.identity import Identity, RollFile, check_member
-from migrator.peers.tls import Door, hang_up, listen, server_context, welcome
+from migrator.peers.tls import Door, listen
 from migrator.runtime.cgroup import Cgroup
 
 ORDER = "sink.json"
@@ -42,7 +43,7 @@ RESTORE_SOCKET = "lazy-pages.socket"  # LAZY_PAGES_SOCK_NAME, criu/uffd.c
 RESTORE_FINISHED = 0x52535446  # LAZY_PAGES_RESTORE_FINISHED, criu/uffd.c
 LINK_WAIT_S = 10.0
 RETRY_S = 0.1
-PURPOSES = (FAULTS, BULK, CRIU)
+PURPOSES = re.compile(rf"{FAULTS}|{BULK}[0-9]+|{CRIU}")
 
 _log = logging.getLogger("sink")
 
@@ -57,6 +58,8 @@ class SinkOrder(Value):
     criu: str
     pager: Pager
     reconnect_limit_s: float
+    secret: str  # what the caller must name, known to the two hosts' daemons only
+    plain: bool = False  # whether links are not encrypted
 
 
 class SinkState(StrEnum):
@@ -77,16 +80,23 @@ class Task:
 
 
 class Sink(ABC):
-    """The sink of one migration; commands on `sink.sock`: `images`, `go`, `progress`, `end`."""
+    """The sink of one migration; commands on `sink.sock`: `images`, `go`, `progress`, `give-up`, `end`.
+
+    When it is lost the tree is frozen and every userfaultfd stays open here, until one of two words: `give-up`
+    poisons what is missing and kills the tree; `end` poisons, in case that the tree was not killed, and leaves.
+    """
+
+    pure_tls = False  # whether the links must be Python's own TLS
 
     def __init__(self, directory: Path, order: SinkOrder) -> None:
         self.directory = directory
         self.order = order
         self.tasks: list[Task] = []
         self.state = SinkState.WAITING
-        self.links: dict[str, ssl.SSLSocket] = {}
+        self.links: dict[str, Link] = {}
         self._callers: dict[str, Identity] = {}
-        self._roll = RollFile(Path(order.pki).parent)
+        self._pki = Path(order.pki)
+        self._roll = RollFile(self._pki.parent)
         self.changed = threading.Condition()
         self._control = ControlServer(directory / CONTROL)
         self._restore = _unix_listener(directory / RESTORE_SOCKET)
@@ -123,8 +133,19 @@ class Sink(ABC):
     def tidy(self) -> None:
         """End what was started for the drain."""
 
-    def userfaults(self) -> list[int]:
-        """Return the userfaultfds to be closed when the memory is complete."""
+    @abstractmethod
+    def poison(self) -> int:
+        """Let whoever reads missing memory get SIGBUS instead of zeros; return how many bytes that were.
+
+        Raises `OSError` on a kernel that cannot.
+        """
+
+    def details(self) -> dict[str, object]:
+        """Return more of the drain's progress, where it is known."""
+        return {}
+
+    def surrender_userfaults(self) -> list[int]:
+        """Return the userfaultfds, to be closed when the memory is complete; from here on none is used."""
         return [task.userfault for task in self.tasks if task.userfault is not None]
 
     def run(self) -> int:
@@ -140,24 +161,36 @@ class Sink(ABC):
         self._control.close()
         return 0
 
-    def link(self, purpose: str, timeout_s: float = LINK_WAIT_S) -> ssl.SSLSocket:
+    def link(self, purpose: str, timeout_s: float = LINK_WAIT_S) -> Link:
         """Return the source's link of this purpose, waiting for its call; raises `ExecutionError`."""
         with self.changed:
             if not self.changed.wait_for(lambda: purpose in self.links, timeout_s):
                 raise ExecutionError(f"the page source does not call ({purpose})", code="no-page-source")
             return self.links[purpose]
 
-    def freeze_tree(self) -> None:
-        """Stop the tree while all its userfaultfds are still open here; before the commit it stands anyway."""
-        if self._tree_pid:
-            with suppress(LifeboatError, OSError):  # a tree that died already needs no freezing
-                Cgroup.of_process(self._tree_pid).ask_to_freeze()
+    def freeze_tree(self) -> bool:
+        """Stop the tree while all its userfaultfds are still open here; before the commit it stands anyway.
+
+        Return whether it was running.
+        """
+        try:
+            tree = self._tree()
+            if tree is None or tree.told_to_freeze:
+                return False
+            tree.ask_to_freeze()
+        except (LifeboatError, OSError):  # a tree that died already needs no freezing
+            return False
+        return True
 
     def thaw_tree(self) -> None:
         """Let the tree run again after a loss that was made good."""
-        if self._tree_pid:
-            with suppress(LifeboatError, OSError):
-                Cgroup.of_process(self._tree_pid).thaw()
+        with suppress(LifeboatError, OSError):
+            if (tree := self._tree()) is not None:
+                tree.thaw()
+
+    def _tree(self) -> Cgroup | None:
+        """Return the tree's cgroup, None before the commit; raises `ExecutionError` when the tree is gone."""
+        return Cgroup.of_process(self._tree_pid) if self._tree_pid else None
 
     def lose(self, reason: str) -> None:
         """What is missing will not come: the tree must never run again."""
@@ -176,12 +209,18 @@ class Sink(ABC):
                 return
             self.state, self._ended_at = SinkState.DRAINED, time.time()
         self.guard.dismiss()
-        for descriptor in self.userfaults():
+        for descriptor in self.surrender_userfaults():
             os.close(descriptor)
         _log.info("drained %d bytes in %.3f s", self.drained_bytes, self._ended_at - self._began_at)
 
     def _answer(self, message: Message) -> Message:
-        commands = {"images": self._images, "go": self._go, "progress": self._progress, "end": self._end}
+        commands = {
+            "images": self._images,
+            "go": self._go,
+            "progress": self._progress,
+            "give-up": self._give_up,
+            "end": self._end,
+        }
         try:
             return commands[str(message.get("do"))](message)
         except LifeboatError as error:
@@ -193,36 +232,41 @@ class Sink(ABC):
         door = Door()
         while not self._finished:
             try:
-                plain, address = self._listener.accept()
+                caller, address = self._listener.accept()
             except OSError:
                 time.sleep(RETRY_S)
                 continue
             if door.enter(address[0]):
                 threading.Thread(
-                    target=self._hear, args=(plain, address[0], door), name="call", daemon=True
+                    target=self._hear, args=(caller, address[0], door), name="call", daemon=True
                 ).start()
             else:
-                plain.close()
+                caller.close()
 
-    def _hear(self, plain: socket.socket, address: str, door: Door) -> None:
+    def _hear(self, caller: socket.socket, address: str, door: Door) -> None:
         """Take one call, if it is the source's and for this migration."""
-        pki = Path(self.order.pki)
         try:
-            link, who = welcome(plain, server_context(pki), pki)
-            migration, purpose = read_greeting(link)
+            link, who = welcome_link(caller, self._pki, self._plain_caller, pure=self.pure_tls)
+            purpose = read_greeting(link, self.order.migration, self.order.secret)
         except (LifeboatError, OSError, ValueError) as error:
             _log.warning("a caller was turned away: %s", error)
+            caller.close()
             return
         finally:
             door.leave(address)
-        if (who.name, migration) != (self.order.source, self.order.migration) or purpose not in PURPOSES:
+        if who.name != self.order.source or not PURPOSES.fullmatch(purpose or ""):
             _log.warning("%s may not call here", who.name)
             link.close()
             return
-        link.settimeout(None)
+        link.settle()
         with self.changed:
-            self.links[purpose], self._callers[purpose] = link, who
+            self.links[str(purpose)], self._callers[str(purpose)] = link, who
             self.changed.notify_all()
+
+    @property
+    def _plain_caller(self) -> Identity | None:
+        """Return whom we take a caller for who shows no certificate, as both hosts' admins want it."""
+        return Identity(self.order.source, "", float("inf")) if self.order.plain else None
 
     def _cut_removed(self) -> None:
         """Hang up on a source that is removed from the cluster meanwhile; what is missing then will not come."""
@@ -233,7 +277,7 @@ class Sink(ABC):
                     check_member(self._callers[purpose], known)
                 except NotAllowedError as error:
                     _log.warning("the %s link is cut: %s", purpose, error)
-                    hang_up(link)
+                    link.hang_up()
 
     def _take_restore(self) -> None:
         connection, _ = self._restore.accept()
@@ -272,12 +316,33 @@ class Sink(ABC):
             "drain_s": end - self._began_at if self._began_at else 0.0,
             "port": self._listener.getsockname()[1],
             "tasks": len(self.tasks),
+            "details": self.details(),
         }
+
+    def _give_up(self, _: Message) -> Message:
+        """The memory will not come: poison it, kill the tree; then `end` may follow."""
+        if self.state is SinkState.DRAINED:
+            raise ExecutionError("the memory is complete", code="drained")
+        self.lose("given up")
+        poisoned = self._poison_quietly()
+        with suppress(LifeboatError, OSError):
+            if (tree := self._tree()) is not None:
+                tree.kill()
+        return {"event": "given-up", "poisoned_bytes": poisoned}
+
+    def _poison_quietly(self) -> int:
+        try:
+            return self.poison()
+        except OSError as error:  # the kernel cannot: what is frozen must be killed
+            _log.error("missing memory cannot be poisoned: %s", error)
+            return 0
 
     def _end(self, _: Message) -> Message:
         """Leave: allowed when the memory is complete, or when the caller has killed the tree."""
         if self.state is SinkState.DRAINING:
             raise ExecutionError("the drain is not over", code="draining")
+        if self.state is SinkState.LOST:
+            self._poison_quietly()
         self._finished = True
         self.guard.dismiss()
         self.tidy()

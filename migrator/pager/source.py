@@ -8,148 +8,186 @@ sink asks again for what it did not get.
 from __future__ import annotations
 
 import logging
+import mmap
 import os
-import ssl
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from migrator.errors import LifeboatError
 from migrator.pager.criu_source import CriuHold
-from migrator.pager.greeting import (
-    BULK,
-    COUNT,
-    FAULTS,
-    HELD,
-    PAIR,
-    REQUEST,
-    UNREADABLE,
-    greet,
-    receive,
-)
+from migrator.pager.greeting import BULK, FAULTS, HELD, PAIR, REQUEST, greet
 from migrator.pager.images import pid_in_images
-from migrator.pager.scan import held_ranges
-from migrator.peers.tls import BUFFER_BYTES, call
+from migrator.pager.links import Link, call_link, prefer
+from migrator.pager.memory import FrozenMemory
+from migrator.pager.packing import ANSWER, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, compressor, pack
+from migrator.pager.rate import Economy, Throttle
+from migrator.settings import MigratorSettings
 from migrator.shim.order import PagerAddress
 
 RETRY_S = 0.5
+FAULT_NICENESS = -15  # of the thread that answers faults: somebody stands still until it has
 
 _log = logging.getLogger("shim")
-
-
-class FrozenMemory:
-    """The memory of one process that stands still."""
-
-    def __init__(self, pid: int) -> None:
-        self._contents = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-
-    def held(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the parts of a range that hold something."""
-        return held_ranges(self._pagemap, start, end)
-
-    def read(self, into: memoryview, address: int) -> bool:
-        """Read memory; return False when some of it cannot be read.
-
-        What was never there reads as zeros, a guard too, which the kernel refuses to read just as it refuses
-        a page whose memory has failed.
-        """
-        if self._copy(into, address):
-            return True
-        into[:] = bytes(len(into))
-        parts = self.held(address, address + len(into))
-        return all(self._copy(into[start - address : end - address], start) for start, end in parts)
-
-    def _copy(self, into: memoryview, address: int) -> bool:
-        try:
-            return os.preadv(self._contents, [into], address) == len(into)
-        except OSError:
-            return False
 
 
 class PageSource:
     """One drain, seen from the source."""
 
-    def __init__(self, address: PagerAddress, pki: Path, migration: str, reconnect_limit_s: float) -> None:
-        """Call the sink now, while the container runs, so that nothing of this is in the freeze."""
-        self._address = address
-        self._pki = pki
-        self._migration = migration
-        self._limit_s = reconnect_limit_s
+    def __init__(self, address: PagerAddress, pki: Path, migration: str, settings: MigratorSettings) -> None:
+        """Call the sink now, while the container runs, so that nothing of this is in the freeze.
+
+        The threads begin here, too: they stay in this network namespace, and so can call again, when the
+        caller of `start` has gone to another.
+        """
+        self.address, self.pki, self.migration, self.settings = address, pki, migration, settings
         self._hold = CriuHold()
-        self._links = {purpose: self._call(purpose) for purpose in (FAULTS, BULK)}
-        self._sent = dict.fromkeys(self._links, 0)
-        self._memory: dict[int, FrozenMemory] = {}
-        self._ended = False
+        self.throttle = Throttle(settings.pager_limit_mib_s * (1 << 20))
+        self.memory: dict[int, FrozenMemory] = {}
+        self.started = threading.Event()
+        self.ended = threading.Event()
         self.lost = False
+        links = max(settings.pager_links, len(self.addresses))
+        self._servers = [LinkServer(self, FAULTS, 0), *(LinkServer(self, f"{BULK}{n}", n) for n in range(links))]
+        for server in self._servers:
+            threading.Thread(target=server.run, name=server.purpose, daemon=True).start()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses at which the sink may be called."""
+        return self.address.addresses or (self.address.address,)
 
     @property
     def sent_bytes(self) -> int:
-        """Return how much has gone to the sink."""
-        return sum(self._sent.values())
+        """Return how much memory the sink was given."""
+        return sum(server.sent_bytes for server in self._servers)
 
     def start(self, port: int | None, pids: tuple[int, ...]) -> None:
         """Take hold of CRIU's page server, if there is still one, and serve the memory of the frozen processes."""
         if port is not None:
             self._hold.take(port)
             self._hold.arm()
-        self._memory = {pid_in_images(pid): FrozenMemory(pid) for pid in pids}
-        for purpose in self._links:
-            threading.Thread(target=self._serve, args=(purpose,), name=purpose, daemon=True).start()
+        self.memory = {pid_in_images(pid): FrozenMemory(pid) for pid in pids}
+        self.started.set()
 
     def finish(self) -> None:
         """The sink has everything, and the tree was killed: let CRIU end."""
-        self._ended = True
+        self._end()
         self._hold.fail()
 
     def fail(self) -> None:
         """The sink shall have nothing: let CRIU let go of the tree (into the frozen cgroup)."""
-        self._ended = True
+        self._end()
         self._hold.fail()
 
-    def _call(self, purpose: str) -> ssl.SSLSocket:
-        address = self._address
-        link = call(address.host, address.address, address.port, self._pki)
-        greet(link, self._migration, purpose)
-        return link
+    def _end(self) -> None:
+        self.ended.set()
+        self.started.set()
+        for server in self._servers:
+            server.link.hang_up()
 
-    def _serve(self, purpose: str) -> None:
-        while not self._ended:
+
+class LinkServer:
+    """Answers what the sink asks on one link."""
+
+    def __init__(self, source: PageSource, purpose: str, number: int) -> None:
+        self.purpose = purpose
+        self.sent_bytes = 0
+        self._source = source
+        self._number = number
+        self.link = self._call(number)
+        self._economy = Economy(source.settings.pager_compression)
+        self._compressor = compressor(True)
+        self._area = memoryview(mmap.mmap(-1, (1 + MOST_PAGES) * PAGE_BYTES))  # the head ends where the pages begin
+
+    def run(self) -> None:
+        """Answer until the drain has ended, over as many links as it takes."""
+        if self.purpose == FAULTS:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FAULT_NICENESS)
+        self._source.started.wait()
+        while not self._source.ended.is_set():
             try:
-                self._answer(purpose)
+                self._serve(self.link)
             except OSError as error:
-                if self._ended:
+                if self._source.ended.is_set():
                     return
-                _log.warning("the %s link broke: %s", purpose, error)
-                if not self._call_again(purpose):
-                    self.lost = True
+                _log.warning("the %s link broke: %s", self.purpose, error)
+                self.link.hang_up()
+                if not self._call_again():
+                    self._source.lost = True
                     return
 
-    def _answer(self, purpose: str) -> None:
-        link, buffer = self._links[purpose], memoryview(bytearray(COUNT.size + BUFFER_BYTES))
-        request = bytearray(REQUEST.size)
+    def _serve(self, link: Link) -> None:
+        request = memoryview(bytearray(REQUEST.size))
         while True:
-            receive(link, request)
+            link.receive(request)
             kind, pid, address, length = REQUEST.unpack(request)
-            memory = self._memory[pid]
+            memory = self._source.memory.get(pid)
+            if memory is None:
+                raise ConnectionError(f"the sink asks for a process {pid} that is not ours")
             if kind == HELD:
                 held = b"".join(PAIR.pack(*part) for part in memory.held(address, address + length))
-                link.sendall(COUNT.pack(len(held)) + held)
-            elif memory.read(buffer[COUNT.size : COUNT.size + length], address):
-                COUNT.pack_into(buffer, 0, length)
-                link.sendall(buffer[: COUNT.size + length])
-                self._sent[purpose] += length
+                link.send(memoryview(bytearray(ANSWER.pack(len(held), PLAIN, 0) + held)))
             else:
-                _log.error("%d bytes at %#x of process %d cannot be read", length, address, pid)
-                link.sendall(COUNT.pack(UNREADABLE))
+                self._send_pages(link, memory, address, length)
 
-    def _call_again(self, purpose: str) -> bool:
-        deadline = time.monotonic() + self._limit_s
-        while time.monotonic() < deadline and not self._ended:
+    def _send_pages(self, link: Link, memory: FrozenMemory, address: int, length: int) -> None:
+        pages = length // PAGE_BYTES
+        if not 0 < pages <= MOST_PAGES:
+            raise ConnectionError(f"the sink asks for {length} bytes")
+        began_at = time.monotonic()
+        contents = self._area[PAGE_BYTES : PAGE_BYTES + length]
+        kinds = self._area[PAGE_BYTES - 2 * pages : PAGE_BYTES]
+        kept = pack(contents, kinds, memory.read(contents, address)) * PAGE_BYTES
+        bulk = self.purpose != FAULTS
+        compressed = bulk and self._compressor is not None and self._economy.compress()
+        self._send(link, len(kinds), kept, compressed=compressed)
+        if bulk:
+            self._economy.learn(compressed, length, time.monotonic() - began_at)
+        self.sent_bytes += length
+
+    def _send(self, link: Link, kinds: int, kept: int, *, compressed: bool) -> None:
+        """Send what stands in our area; compressed only if that makes it less."""
+        body = self._area[PAGE_BYTES : PAGE_BYTES + kept]
+        packed = self._compressor.compress(body) if compressed and kept else b""
+        compressed = 0 < len(packed) < kept
+        head = PAGE_BYTES - kinds - ANSWER.size
+        length = len(packed) if compressed else kept
+        ANSWER.pack_into(self._area, head, kinds + length, COMPRESSED if compressed else PLAIN, 0)
+        self._wait(kinds + length)
+        if compressed:
+            link.send(self._area[head:PAGE_BYTES])
+            link.send(memoryview(bytearray(packed)))
+        else:
+            link.send(self._area[head : PAGE_BYTES + kept])
+
+    def _wait(self, count: int) -> None:
+        """Keep to the bandwidth limit; faults count, and do not wait."""
+        delay_s = self._source.throttle.delay_s(time.monotonic(), count)
+        if delay_s and self.purpose != FAULTS:
+            self._source.ended.wait(delay_s)
+
+    def _call(self, attempt: int) -> Link:
+        source, address = self._source, self._source.address
+        where = source.addresses[attempt % len(source.addresses)]
+        link = call_link(address.host, where, address.port, source.pki, plain=address.plain)
+        greet(link, source.migration, address.secret, self.purpose)
+        link.settle()
+        if self.purpose == FAULTS:
+            prefer(link)
+        return link
+
+    def _call_again(self) -> bool:
+        deadline = time.monotonic() + self._source.settings.reconnect_limit_s
+        attempt = self._number
+        while time.monotonic() < deadline and not self._source.ended.is_set():
             try:
-                self._links[purpose] = self._call(purpose)
-            except LifeboatError:
-                time.sleep(RETRY_S)
+                self.link = self._call(attempt)
+            except (LifeboatError, OSError):
+                attempt += 1  # another of its addresses may answer
+                self._source.ended.wait(RETRY_S)
             else:
                 return True
         return False

@@ -1,4 +1,4 @@
-"""userfaultfd(2) from Python: events, and the two ways to fill a missing page.
+"""userfaultfd(2) from Python: events, and the three ways to fill a missing page.
 
 Numbers and structures: include/uapi/linux/userfaultfd.h. While the process changes its mappings and its
 event is not read yet, filling fails with EAGAIN; so whoever reads events and fills under one lock can never
@@ -16,6 +16,7 @@ from enum import IntEnum
 
 UFFDIO_COPY = 0xC028AA03  # _IOWR(0xAA, 0x03, struct uffdio_copy)
 UFFDIO_ZEROPAGE = 0xC020AA04  # _IOWR(0xAA, 0x04, struct uffdio_zeropage)
+UFFDIO_POISON = 0xC020AA08  # _IOWR(0xAA, 0x08, struct uffdio_poison), Linux 6.6
 UFFDIO_WAKE = 0x8010AA02  # _IOR(0xAA, 0x02, struct uffdio_range)
 MESSAGE_BYTES = 32
 PAGE_BYTES = 4096
@@ -93,14 +94,48 @@ def fill(descriptor: int, address: int, data: memoryview) -> int:
 
 
 def fill_zero(descriptor: int, address: int) -> bool:
-    """Give a page that the process never had before; return False when events must be read first.
+    """Answer a fault on a page the process never had, or has by now; return False when it has events to read.
 
-    Raises `TreeGoneError`.
+    Who faulted where nothing is mapped any more is woken, to get what it would have got at home. Raises
+    `TreeGoneError`.
     """
-    code = _ioctl(descriptor, UFFDIO_ZEROPAGE, _Zeropage(address, PAGE_BYTES, 0, 0))
-    if code == errno.EEXIST:
+    code = _ioctl(descriptor, UFFDIO_ZEROPAGE, _Fill(address, PAGE_BYTES, 0, 0))
+    if code in (errno.EEXIST, errno.ENOENT):
         _wake(descriptor, address)
     return code != errno.EAGAIN
+
+
+def fill_zeros(descriptor: int, address: int, length: int) -> int:
+    """Give pages of zeros; otherwise as `fill`."""
+    return _each(descriptor, UFFDIO_ZEROPAGE, address, length)
+
+
+def poison(descriptor: int, address: int, length: int) -> int:
+    """Let whoever touches these pages get SIGBUS (or EFAULT in the kernel); otherwise as `fill`.
+
+    Raises `OSError` on a kernel that cannot (before 6.6).
+    """
+    return _each(descriptor, UFFDIO_POISON, address, length)
+
+
+def _each(descriptor: int, request: int, address: int, length: int) -> int:
+    """Do to pages what needs no contents; a page that is there already counts as done."""
+    done, part = 0, length
+    while done < length:
+        argument = _Fill(address + done, part, 0, 0)
+        code = _ioctl(descriptor, request, argument)
+        if argument.done > 0:
+            done += argument.done
+        elif code == errno.EEXIST:
+            _wake(descriptor, address + done)
+            done += PAGE_BYTES
+        elif code == errno.ENOENT and part > PAGE_BYTES:
+            part = part // 2 // PAGE_BYTES * PAGE_BYTES  # as in `fill`
+            continue
+        else:
+            return done
+        part = length - done
+    return done
 
 
 def _wake(descriptor: int, address: int) -> None:
@@ -132,12 +167,14 @@ class _Copy(ctypes.Structure):
     )
 
 
-class _Zeropage(ctypes.Structure):
+class _Fill(ctypes.Structure):
+    """struct uffdio_zeropage and struct uffdio_poison."""
+
     _fields_ = (
         ("start", ctypes.c_uint64),
         ("length", ctypes.c_uint64),
         ("mode", ctypes.c_uint64),
-        ("zeroed", ctypes.c_int64),
+        ("done", ctypes.c_int64),
     )
 
 

@@ -54,6 +54,11 @@ class Cgroup:
         """Set the frozen state without waiting for it."""
         (self.path / "cgroup.freeze").write_text("1")
 
+    @property
+    def told_to_freeze(self) -> bool:
+        """Say whether the frozen state was asked for, by us or by somebody else (`podman pause`)."""
+        return (self.path / "cgroup.freeze").read_text().strip() == "1"
+
     def thaw(self) -> None:
         """Let the processes run; quiet when the cgroup is gone."""
         try:

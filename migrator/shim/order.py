@@ -31,6 +31,9 @@ class PagerAddress(Value):
     host: str
     address: str
     port: int
+    secret: str  # what a caller must name
+    addresses: tuple[str, ...] = ()  # where else the same sink listens, for links side by side
+    plain: bool = False  # whether links are not encrypted
 
 
 class Order(Value):

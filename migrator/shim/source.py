@@ -114,7 +114,7 @@ class SourceShim:
         pki, migration = Path(self._order.pki), self._order.migration
         if self._order.settings.pager is Pager.CRIU:
             return PageServerSession(address, pki, migration)
-        return PageSource(address, pki, migration, self._order.settings.reconnect_limit_s)
+        return PageSource(address, pki, migration, self._order.settings)
 
     def _state(self) -> Message:
         return {

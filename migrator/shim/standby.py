@@ -40,7 +40,7 @@ class Standby:
         self._journal = journal
         self._migration = order.migration
         self._control = ControlServer(directory / CONTROL)
-        self._pages = PageSource(order.pager, Path(order.pki), order.migration, order.settings.reconnect_limit_s)
+        self._pages = PageSource(order.pager, Path(order.pki), order.migration, order.settings)
         self._ended = False
 
     def run(self) -> int:

@@ -52,10 +52,10 @@ class Scene:
             signals.set_drive(host, drives.ata_drive(serial=f"LAB-{host.name}"))
         cluster.start(self.lab, self.settings(method))
 
-    def start_container(self, memory_mib: int) -> None:
-        """Start the container on the source, and wait until it serves."""
+    def start_container(self, memory_mib: int, *options: str) -> None:
+        """Start the container on the source, with options for its workload, and wait until it serves."""
         argv = ["podman", "run", "--detach", "--name", CONTAINER, "--network", "lan", "--ip", ADDRESS]
-        workload = ["python3", "/usr/local/bin/workload", "--memory", str(memory_mib)]
+        workload = ["python3", "/usr/local/bin/workload", "--memory", str(memory_mib), *options]
         self.source.run([*argv, BASE.name, *workload], timeout_s=60)
         self.wait("the container to serve", lambda: self.ask("count") is not None, 120)
 

@@ -1,12 +1,15 @@
 """A program worth moving: it holds memory it knows the content of, checks it all the time, and serves TCP.
 
-Runs in a container with nothing but Python: `python3 workload.py --memory MIB [--port 7000]`. One request is
-one line, one answer is one line of JSON:
+Runs in a container with nothing but Python: `python3 workload.py --memory MIB [--port 7000] [--mode MODE]`. In
+mode `check` it looks at random pages and rewrites some, with pauses; in mode `busy` it touches random pages without
+any, and takes the time of those the kernel had to make it wait for; in mode `idle` it does nothing. One
+request is one line, one answer is one line of JSON:
 
     count    {"count": requests so far, "boot": id of this run, "checked": pages checked, "wrong": wrong ones}
     verify   the same after checking every page, and {"verified": pages, "wrong_now": wrong ones of them}
     put N    writes the row N to the database (--database) and answers when it is on disk
     rows     the same, and {"rows": [every N in the database, in order]}
+    faults   {"faults": page faults in mode busy since this was last asked, "median_us", "p99_us", "max_us"}
     stop     answers, then exits with status 0
 """
 
@@ -17,6 +20,7 @@ import json
 import mmap
 import os
 import random
+import resource
 import socketserver
 import sqlite3
 import struct
@@ -28,6 +32,7 @@ import uuid
 PAGE_BYTES = 4096
 PAGES_PER_ROUND = 64
 ROUND_PAUSE_S = 0.002
+NOISE = random.Random(1).randbytes(1 << 16)  # noqa: S311 - the same in every process, and not compressible
 WRITE_SHARE = 0.25
 """Of the pages looked at, how many are written anew: a moving container's memory has to stay writable."""
 
@@ -41,6 +46,7 @@ class Memory:
         self.lock = threading.Lock()
         self.checked = 0
         self.wrong = 0
+        self.waits_ns: list[int] = []
         for number in range(self.pages):
             self.fill(number, 0)
 
@@ -78,10 +84,37 @@ class Memory:
                         self.fill(number, choose.getrandbits(32))
             time.sleep(ROUND_PAUSE_S)
 
+    def touch_without_pause(self) -> None:
+        """Read random pages for as long as the process lives; note how long each page fault took."""
+        choose = random.Random(os.getpid())  # noqa: S311 - as above
+        faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        while self.pages:
+            number = choose.randrange(self.pages)
+            offset = number * PAGE_BYTES
+            began = time.perf_counter_ns()
+            found = self.area[offset]
+            took = time.perf_counter_ns() - began
+            now = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            if now != faults:
+                faults = now
+                self.waits_ns.append(took)
+            self.checked += 1
+            self.wrong += found != (number + 1) & 0xFF
+
+    def faults(self) -> dict[str, object]:
+        """Return what is known of the page faults since the last time."""
+        found, self.waits_ns = sorted(self.waits_ns), []
+        last = len(found) - 1
+        times = {"median_us": 0.5, "p99_us": 0.99, "max_us": 1.0}
+        return {"faults": len(found)} | {
+            name: found[int(last * share)] / 1000 if found else None for name, share in times.items()
+        }
+
 
 def pattern(number: int, generation: int) -> bytes:
     """Return what page `number` holds; never zeros, as the number is stored plus one."""
-    return struct.pack("<QQ", number + 1, generation) * (PAGE_BYTES // 16)
+    start = (number * 31 + generation) % (len(NOISE) - PAGE_BYTES)
+    return struct.pack("<QQ", number + 1, generation) + NOISE[start : start + PAGE_BYTES - 16]
 
 
 class Handler(socketserver.StreamRequestHandler):
@@ -128,6 +161,8 @@ class Server(socketserver.ThreadingTCPServer):
                 result["rows"] = [row[0] for row in database.execute("SELECT n FROM t ORDER BY rowid")]
         if request == "verify":
             result |= {"verified": self.memory.pages, "wrong_now": self.memory.verify()}
+        elif request == "faults":
+            result |= self.memory.faults()
         return result | {"checked": self.memory.checked, "wrong": self.memory.wrong}
 
     def put(self, number: int) -> None:
@@ -144,10 +179,13 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=64, help="MiB")
     parser.add_argument("--port", type=int, default=7000)
     parser.add_argument("--database", default="/tmp/rows.db", help="an SQLite file")
+    parser.add_argument("--mode", choices=["check", "busy", "idle"], default="check")
     arguments = parser.parse_args()
     memory = Memory(arguments.memory)
     server = Server(arguments.port, memory, arguments.database)
-    threading.Thread(target=memory.touch_for_ever, daemon=True).start()
+    deeds = {"check": memory.touch_for_ever, "busy": memory.touch_without_pause}
+    if arguments.mode in deeds:
+        threading.Thread(target=deeds[arguments.mode], daemon=True).start()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"serving {arguments.memory} MiB on port {arguments.port}, boot {server.boot}", flush=True)
     server.stopping.wait()

@@ -13,7 +13,7 @@ from migrator.choice.need import Need, Room
 from migrator.choice.score import Link, fixed_score, room_score
 from migrator.hardware import AT_MINSIGSTKSZ, auxiliary_value, ports_of
 from migrator.health import Verdict
-from migrator.model import Method, NetworkFacts, VolumeMount
+from migrator.model import Method, NetworkFacts, Pager, VolumeMount
 from migrator.runtime.census import census_of
 from tests.pure.values import GIB, container, host
 
@@ -92,10 +92,14 @@ def test_what_is_held_for_the_source_itself_is_free_for_it() -> None:
     assert [item.code for item in reject(container(), host("c"), target, Method.LAZY)] == ["target-lacks-memory"]
 
 
-def test_an_older_criu_may_not_read_what_a_newer_one_wrote_and_lazy_wants_the_same() -> None:
-    newer = host("b", criu="4.3")
-    assert [item.code for item in reject(container(), host("a"), newer, Method.LAZY)] == ["target-criu-differs"]
-    assert reject(container(), host("a"), newer, Method.FULL) == ()
+def test_an_older_criu_may_not_read_what_a_newer_one_wrote_and_crius_own_pager_wants_the_same() -> None:
+    newer, older = host("b", criu="4.3"), host("b", criu="4.1.1")
+    by_criu = host("a", pager=Pager.CRIU)
+    assert [item.code for item in reject(container(), by_criu, newer, Method.LAZY)] == ["target-criu-differs"]
+    assert reject(container(), by_criu, newer, Method.FULL) == ()
+    assert reject(container(), host("a"), newer, Method.LAZY) == ()
+    for method in Method:
+        assert [item.code for item in reject(container(), host("a"), older, method)] == ["target-criu-differs"]
 
 
 def test_labels_that_are_not_understood_are_told() -> None:

@@ -20,6 +20,7 @@ from migrator.model import (
     MigrationOutcome,
     NetworkAttachment,
     NetworkFacts,
+    Pager,
     Phase,
     PhaseTime,
     PlannedMigration,
@@ -34,10 +35,15 @@ MIB = 1 << 20
 
 
 def plan(
-    containers: list[ContainerFacts], targets: list[HostFacts], method: Method = Method.LAZY, **assumed: Any
+    containers: list[ContainerFacts],
+    targets: list[HostFacts],
+    method: Method = Method.LAZY,
+    pager: Pager = Pager.LIFEBOAT,
+    **assumed: Any,
 ) -> EvacuationPlan:
     """Plan to empty host a."""
-    return plan_evacuation(host("a", labels={"rack": "r1"}), containers, targets, method, Assumptions(**assumed))
+    source = host("a", labels={"rack": "r1"}, pager=pager)
+    return plan_evacuation(source, containers, targets, method, Assumptions(**assumed))
 
 
 def places(found: EvacuationPlan) -> dict[str, str | None]:
@@ -80,7 +86,7 @@ def test_what_stays_and_what_takes_a_lower_rung() -> None:
 
 
 def test_a_host_that_cannot_take_the_lazy_rung_gets_the_next() -> None:
-    found = plan([container()], [host("b", criu="4.3")])
+    found = plan([container()], [host("b", criu="4.3")], pager=Pager.CRIU)
     assert (found.migrations[0].target, found.migrations[0].method) == ("b", Method.FULL)
 
 

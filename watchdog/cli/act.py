@@ -130,13 +130,25 @@ def _follow(path: str, body: dict[str, Any], *, as_json: bool) -> int:
     return int(last.get("status", 0))
 
 
+def drain_sentence(drain: dict[str, Any]) -> str:
+    """Say how a drain goes: its speed, its end, and how long those waited who needed a page at once."""
+    said = [f"{drain['bytes_per_s'] / 1e6:.0f} MB/s"]
+    if drain["missing_bytes"] and drain["eta_s"] is not None:
+        said.append(f"{drain['eta_s']:.0f} s to go")
+    if drain["faults"]:
+        median, slow = drain["fault_median_us"], drain["fault_p99_us"]
+        said.append(f"{drain['faults']} faults, half within {median or '?'} us, 99 % within {slow or '?'} us")
+    return f" ({', '.join(said)})"
+
+
 def _print_progress(line: dict[str, Any]) -> None:
     if "plan" in line:
         print_plan(line["plan"])
     elif line.get("drained_bytes") is not None:
         total = line.get("total_bytes") or 0
         share = f" of about {total >> 20}" if total else ""
-        show.line(f"{line['container']:<16} drain    {line['drained_bytes'] >> 20}{share} MiB")
+        how = drain_sentence(line["drain"]) if line.get("drain") else ""
+        show.line(f"{line['container']:<16} drain    {line['drained_bytes'] >> 20}{share} MiB{how}")
     elif progress := line.get("progress"):
         failed = f", {progress['failed']} failed" if progress["failed"] else ""
         eta = f"about {progress['eta_s']:.0f} s to go"

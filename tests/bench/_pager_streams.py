@@ -1,0 +1,59 @@
+"""What plain programs move between two hosts of the lab: the measure of what the pager could do at best."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from statistics import median
+
+from migrator.errors import ExecutionError
+from tests.lab import drain
+from tests.lab.lab import Lab
+
+PORT = 7600
+CHUNK_BYTES = 1 << 20
+
+PROGRAM = f"""\
+import json, socket, ssl, sys, time
+role, address, tls, mib = sys.argv[1], sys.argv[2], sys.argv[3] == "tls", int(sys.argv[4])
+pki = "/etc/lifeboat/pki/"
+buffer = memoryview(bytearray({CHUNK_BYTES}))
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if role == "send" else ssl.PROTOCOL_TLS_SERVER)
+context.load_verify_locations(pki + "ca.crt")
+context.load_cert_chain(pki + "host.pem")
+if role == "receive":
+    with socket.create_server(("0.0.0.0", {PORT})) as listener:
+        print("ready", flush=True)
+        link, _ = listener.accept()
+    link = context.wrap_socket(link, server_side=True) if tls else link
+    began, count = time.monotonic(), 0
+    while got := link.recv_into(buffer):
+        count += got
+    print(json.dumps({{"bytes": count, "seconds": time.monotonic() - began}}))
+else:
+    link = socket.create_connection((address, {PORT}))
+    link = context.wrap_socket(link, server_hostname="beta") if tls else link
+    for _ in range(mib):
+        link.sendall(buffer)
+    link.close()
+"""
+
+
+def stream_rates(lab: Lab, mib: int, runs: int) -> dict[str, float]:
+    """Return the median rates of one stream (10^6 bytes per second), plain and by Python's TLS."""
+    drain.prepare(lab)
+    return {kind: median(_rate(lab, kind, mib) for _ in range(runs)) for kind in ("tcp", "tls")}
+
+
+def _rate(lab: Lab, kind: str, mib: int) -> float:
+    alpha, beta = lab.host("alpha"), lab.host("beta")
+    arguments = [beta.address, kind, str(mib)]
+    receiver = beta.spawn(["python3", "-c", PROGRAM, "receive", *arguments], stderr=subprocess.DEVNULL)
+    assert receiver.stdout is not None
+    if receiver.stdout.readline().strip() != b"ready":
+        raise ExecutionError("the stream's receiver does not start", code="bench-stream")
+    alpha.run(["python3", "-c", PROGRAM, "send", *arguments], timeout_s=120)
+    found = json.loads(receiver.communicate(timeout=60)[0])
+    rate = found["bytes"] / found["seconds"] / 1e6
+    print(f"  {kind}: {rate:.0f} MB/s", flush=True)
+    return float(rate)

@@ -1,0 +1,92 @@
+"""The pager, side by side with CRIU's own and with plain streams, between two hosts of the lab.
+
+`./run bench pager [--part PART] [--pager lifeboat|criu] [--runs 5] [--memory MIB]`; parts:
+
+    streams     what one TCP stream and one TLS stream of Python move between the same two hosts
+    drain-idle  the drain of a container that does nothing
+    drain-busy  the same while it touches random pages all the time, and how long its page faults take
+    freeze      what a client waits at most, at 64 MiB, 2 GiB and 8 GiB
+    memory      what the two programs of our pager take at most
+
+Every drain is a whole migration, there and back in turn; what came is checked. Results are added to
+docs/bench-pager.json, and docs/bench-pager.md is made of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.bench import _pager_table as table
+from tests.bench._pager_moves import Moves
+from tests.bench._pager_streams import stream_rates
+from tests.lab.lab import Lab
+
+FREEZE_SIZES_MIB = (64, 2048, 8192)
+
+
+def main(argv: list[str]) -> int:
+    """Run the parts that are wanted; return 0 when all memory was right."""
+    arguments = _arguments(argv)
+    results = table.load()
+    with Lab(2, name="bench-pager") as lab, tempfile.TemporaryDirectory() as directory:
+        for name in arguments.part:
+            PARTS[name](lab, Path(directory), arguments, results)
+            table.save(results)
+    print(table.markdown(results))
+    return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run bench pager", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--part", choices=sorted(PARTS), action="append", help="only this; may be repeated")
+    parser.add_argument("--pager", choices=["lifeboat", "criu"], action="append", help="only this; may be repeated")
+    parser.add_argument("--runs", type=int, default=5, help="the median of so many is told")
+    parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="of the drains (2048)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=FREEZE_SIZES_MIB, metavar="MIB", help="of freeze")
+    found = parser.parse_args(argv)
+    found.part = found.part or list(PARTS)
+    found.pager = found.pager or ["lifeboat", "criu"]
+    return found
+
+
+def _streams(lab: Lab, _: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    results["streams"] = stream_rates(lab, arguments.memory, arguments.runs)
+
+
+def _drain(mode: str) -> Callable[[Lab, Path, argparse.Namespace, dict[str, Any]], None]:
+    def run(lab: Lab, directory: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+        for pager in arguments.pager:
+            with Moves(lab, directory, pager, arguments.memory, mode) as moves:
+                runs = [moves.move() for _ in range(arguments.runs)]
+                moves.verify()
+            results.setdefault(f"drain-{mode}", {})[pager] = {"memory_mib": arguments.memory, "runs": runs}
+            table.save(results)
+
+    return run
+
+
+def _freeze(lab: Lab, directory: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    for size in arguments.sizes:
+        with Moves(lab, directory, "lifeboat", size, "idle") as moves:
+            runs = [moves.move(watched=True) for _ in range(arguments.runs)]
+        results.setdefault("freeze", {})[str(size)] = runs
+        table.save(results)
+
+
+def _memory(lab: Lab, directory: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    for pager in arguments.pager[:1]:
+        with Moves(lab, directory, pager, arguments.memory, "idle") as moves:
+            results.setdefault("memory", {})[str(arguments.memory)] = moves.move(measured=True)
+
+
+PARTS: dict[str, Callable[[Lab, Path, argparse.Namespace, dict[str, Any]], None]] = {
+    "streams": _streams,
+    "drain-idle": _drain("idle"),
+    "drain-busy": _drain("busy"),
+    "freeze": _freeze,
+    "memory": _memory,
+}
