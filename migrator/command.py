@@ -92,7 +92,7 @@ def _communicate(
         try:
             return process.communicate(stdin, timeout=min(LOOK_S, left_s))
         except subprocess.TimeoutExpired:
-            continue
+            stdin = None  # it was taken over by the first call
     return process.communicate(stdin, timeout=max(0.0, deadline - time.monotonic()))
 
 

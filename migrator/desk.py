@@ -26,6 +26,7 @@ from migrator.peers.streams import Header
 from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report, Standing
 from migrator.reservations import Held, Hold, Reservations
 from migrator.runtime import podman
+from migrator.settings import BindMounts
 from migrator.source import Journey
 from migrator.steps import Reply, answer_proposal
 from migrator.storage import image, receive
@@ -257,7 +258,9 @@ class Desk:
         if reception.proposal.method is Method.COLD:
             return request  # see _check_method
         settings = self._hall.settings
-        terms = Terms(settings.accept_privileged, settings.shared_paths)
+        terms = Terms(
+            settings.accept_privileged, settings.shared_paths, sync=settings.bind_mounts is BindMounts.SYNC
+        )
         return admit(reception.proposal.container, request, terms, podman.places())
 
     def _report(self, migration: str, source: str) -> Report:

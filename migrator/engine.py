@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,11 @@ from fastapi import APIRouter
 from migrator import hardware
 from migrator.caretaker import Caretaker, adopted
 from migrator.choice.filters import reject
+from migrator.container import describe
+from migrator.container.probe import probed
+from migrator.container.verdicts import Asked, ContainerVerdict, judge
+from migrator.container.welcome import routes as fit_routes
+from migrator.container.welcome import with_answers
 from migrator.departure import Departure, Place
 from migrator.desk import Desk
 from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError
@@ -49,7 +54,7 @@ from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.settlement import Settlement
 from migrator.source import Journey, SourceMigration
-from migrator.storage.size import disk_in_use
+from migrator.storage.size import Sizes
 from migrator.timeline import Observer
 from migrator.turns import Turns
 
@@ -99,6 +104,7 @@ class Engine:
             registry=self._registry,
         )
         self._neighbours = Neighbours(peers, self._registry.lost_for_s)
+        self._sizes = Sizes()
         self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
         self._facts = FactsReader(
             host,
@@ -129,7 +135,7 @@ class Engine:
 
     def containers(self) -> tuple[ContainerFacts, ...]:
         """Return the running containers of this host."""
-        return podman.running_containers()
+        return describe.running(self._settings)
 
     def facts(self) -> HostFacts:
         """Return what this host tells its peers."""
@@ -153,8 +159,35 @@ class Engine:
         left out.
         """
         told, silent = self._neighbours.facts()
-        targets = [target for target in told if target.host not in avoid]
+        asked = self._asked(containers)
+        return self._plan(asked, told, silent, method, time_left_s=time_left_s, avoid=avoid)
+
+    def examine(self, containers: tuple[ContainerFacts, ...] | None = None) -> tuple[ContainerVerdict, ...]:
+        """Say of the given containers, or all, what an evacuation would do with them and what each host says."""
+        told, silent = self._neighbours.facts()
+        asked = self._asked(containers)
+        plan = self._plan(asked, told, silent, None)
+        headroom = self._settings.memory_headroom_percent
+        return judge(asked, Asked(self.facts(), told, silent, headroom), plan)
+
+    def _asked(self, containers: tuple[ContainerFacts, ...] | None) -> list[ContainerFacts]:
+        """Return containers with their size on disk and what the other hosts say against taking them."""
         chosen = self.containers() if containers is None else containers
+        sized = [item.model_copy(update={"disk_bytes": self._sizes.disk_in_use(item)}) for item in chosen]
+        return with_answers(sized, self._neighbours.fit(sized) if sized else ())
+
+    def _plan(
+        self,
+        containers: Sequence[ContainerFacts],
+        told: Sequence[HostFacts],
+        silent: Sequence[Rejection],
+        method: Method | None,
+        *,
+        time_left_s: float | None = None,
+        avoid: Collection[str] = (),
+    ) -> EvacuationPlan:
+        """Plan with what the hosts told."""
+        targets = [target for target in told if target.host not in avoid]
         rates = measured(self._pasts())
         names = [target.host for target in targets]
         assumptions = Assumptions(
@@ -165,9 +198,8 @@ class Engine:
             limits=self._settings.limits,
             time_left_s=time_left_s,
         )
-        measured_containers = [item.model_copy(update={"disk_bytes": disk_in_use(item)}) for item in chosen]
         wanted = method or self._settings.method
-        plan = plan_evacuation(self.facts(), measured_containers, targets, wanted, assumptions)
+        plan = plan_evacuation(self.facts(), containers, targets, wanted, assumptions)
         if not silent:
             return plan
         migrations = tuple(
@@ -213,7 +245,13 @@ class Engine:
             return (Rejection(host=target, code="container-unsupported", reason=reason),)
         facts = self._neighbours.client(target).facts()
         headroom = self._settings.memory_headroom_percent
-        return reject(container, self.facts(), facts, method, headroom_percent=headroom)
+        found = reject(container, self.facts(), facts, method, headroom_percent=headroom)
+        return (*found, *self._neighbours.fit_of(target, container).rejections.get(container.id, ()))
+
+    def probe(self, target: str) -> MigrationOutcome:
+        """Move a throwaway container to a target, and leave nothing of it on either host."""
+        name = f"lifeboat-probe-{new_id()}"
+        return probed(name, self._host, self._hall.state, lambda name: self.migrate(name, target, None, _unheard))
 
     def migrate(
         self,
@@ -231,7 +269,8 @@ class Engine:
         its own word is asked again. Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that
         the outcome tells.
         """
-        facts = podman.container(container)
+        facts = describe.describe(container, self._settings)
+        facts = facts.model_copy(update={"disk_bytes": self._sizes.disk_in_use(facts)})
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
         with self._claimed(facts.id, facts.name):
@@ -322,6 +361,7 @@ class Engine:
         """Return what peers may ask: the target's side of migrations, how this host is, to hold memory."""
         router = APIRouter()
         router.include_router(self._desk.routes())
+        router.include_router(fit_routes(self._hall))
 
         @router.get("/v1/health")
         def health() -> HealthTold:
@@ -374,6 +414,10 @@ class Engine:
         """Return the memory that nobody uses, less the headroom."""
         memory = hardware.memory()
         return memory["MemAvailable"] - int(memory["MemTotal"] * self._settings.memory_headroom_percent / 100)
+
+
+def _unheard(_: MigrationEvent) -> None:
+    """Nobody watches."""
 
 
 def new_id() -> str:

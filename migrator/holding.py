@@ -16,6 +16,7 @@ from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Side
 from migrator.model import ContainerFacts, Method, Transport
+from migrator.network.sever import left_behind
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, ParkRequest
 from migrator.runtime import podman, tombstone
@@ -138,6 +139,7 @@ class ParkedCheckpoint(Holding):
             pki=str(self._shared.directory / "pki"),
             settings=self._shared.settings,
             pager=pager,
+            left_behind=left_behind(self._container.networks),
         )
 
     def freeze(self) -> float:

@@ -19,6 +19,7 @@ from migrator.names import (
     InterfaceAddress,
     InterfaceName,
     MacAddress,
+    Milliseconds,
     PodmanName,
     Port,
     Text,
@@ -70,6 +71,16 @@ class NetworkAttachment(Value):
     addresses: tuple[InterfaceAddress, ...]  # with prefix length: 10.88.0.5/24
 
 
+class Treatment(StrEnum):
+    """What happens to a mount of a container that moves."""
+
+    COPY = "copy"  # its files go along, ahead and then the difference
+    COPY_LATE = "copy-late"  # its files go along in the freeze, for it is only mounted at the target by then
+    LEAVE = "leave"  # the same storage is at the target
+    COMPARE = "compare"  # one file, read only: the target must have the same
+    REFUSE = "refuse"  # the container cannot move
+
+
 class VolumeMount(Value):
     """One named volume or bind mount of a container."""
 
@@ -78,6 +89,39 @@ class VolumeMount(Value):
     source: Text  # path on the host
     destination: Text  # path in the container
     writable: bool
+    driver: str = ""
+    options: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    treatment: Treatment = Treatment.COPY
+    reason: str = ""  # why it is refused
+    storage: str = ""  # the shared storage it lies on, in words that are the same on every host
+    digest: str = ""  # SHA-256 of a file that is compared
+
+    @property
+    def path(self) -> str:
+        """Return where its files are on a host, which for a volume that binds a directory is that directory."""
+        return self.options.get("device", self.source) if self.binds else self.source
+
+    @property
+    def binds(self) -> bool:
+        """Say whether this is a directory of the host: a bind mount, or a volume that is one."""
+        return self.kind == "bind" or "bind" in self.options.get("o", "").split(",")
+
+
+class Rejection(Value):
+    """Why a host was not chosen, by a code for programs and a sentence for people."""
+
+    host: str
+    code: str
+    reason: str
+
+
+class Obstacle(Value):
+    """Something about a container that keeps it from some rungs, wherever it were to go."""
+
+    code: str
+    reason: str
+    methods: tuple[Method, ...] = (Method.LAZY, Method.FULL)  # a checkpoint; all when it cannot start elsewhere
 
 
 class ContainerFacts(Value):
@@ -97,7 +141,22 @@ class ContainerFacts(Value):
     labels: dict[str, str] = Field(default_factory=dict)
     published_ports: tuple[Port, ...] = ()
     devices: tuple[str, ...] = ()
-    unsupported: dict[str, str] = Field(default_factory=dict)  # rung -> why this container cannot take it
+    secrets: tuple[PodmanName, ...] = ()  # names of podman secrets
+    log_driver: str = ""
+    pod_infra: bool = False  # a pod's own container
+    health_interval: Milliseconds = ""  # of its health check; empty when it has none
+    image_bytes: int = 0
+    obstacles: tuple[Obstacle, ...] = ()
+    unfit: tuple[Rejection, ...] = ()  # what the other hosts themselves say against taking it
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """Return rung -> why this container cannot take it."""
+        reasons: dict[str, str] = {}
+        for obstacle in self.obstacles:
+            for method in obstacle.methods:
+                reasons[method] = "; ".join(filter(None, (reasons.get(method), obstacle.reason)))
+        return reasons
 
 
 class NetworkFacts(Value):
@@ -142,14 +201,6 @@ class HostFacts(Value):
     shared_paths: tuple[str, ...] = ()  # what lies under these is the same on all hosts that say so
     apart: tuple[str, ...] = ()  # groups of `lifeboat.apart` that have a container here
     held: dict[str, Bytes] = Field(default_factory=dict)  # bytes held for the evacuation of each of these hosts
-
-
-class Rejection(Value):
-    """Why a host was not chosen, by a code for programs and a sentence for people."""
-
-    host: str
-    code: str
-    reason: str
 
 
 class PlannedMigration(Value):

@@ -55,3 +55,5 @@ Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 """A path or a sentence that is shown or compared, never opened."""
+
+Milliseconds = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,12}ms)?$")]

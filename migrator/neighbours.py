@@ -14,14 +14,16 @@ from typing import TypeVar
 
 from migrator.errors import LifeboatError, PeerError
 from migrator.health import Verdict
-from migrator.model import HostFacts, Rejection, Value
+from migrator.model import ContainerFacts, HostFacts, Rejection, Value
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
+from migrator.protocol import FitAnswer, FitQuestion
 from migrator.reservations import Held, Hold
 from migrator.words import printable
 
 ASKED_AT_ONCE = 32
 HEALTH_LIMIT_S = 5.0
+FIT_LIMIT_S = 15.0
 
 Answer = TypeVar("Answer")
 
@@ -74,6 +76,19 @@ class Neighbours:
         """Return the round trip to a host as last measured, 0 when it never was."""
         with self._lock:
             return self._round_trips.get(host, 0.0)
+
+    def fit_of(self, host: str, container: ContainerFacts) -> FitAnswer:
+        """Ask one host whether a container fits."""
+        question = FitQuestion(containers=(container,))
+        return self.client(host).call("POST", "/v1/fit", question, FitAnswer, timeout_s=FIT_LIMIT_S)
+
+    def fit(self, containers: Sequence[ContainerFacts]) -> tuple[FitAnswer, ...]:
+        """Ask all hosts whether containers fit; one that is silent is asked again before a move."""
+        question = FitQuestion(containers=tuple(containers))
+        answers, _ = self._ask_all(
+            lambda client: client.call("POST", "/v1/fit", question, FitAnswer, timeout_s=FIT_LIMIT_S)
+        )
+        return answers
 
     def hold(self, host: str, wish: Hold) -> Held:
         """Ask a host to hold memory."""

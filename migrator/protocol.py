@@ -1,5 +1,6 @@
 """What a source and a target say to each other about one migration.
 
+    POST   /v1/fit                     FitQuestion -> FitAnswer   would these fit? changes nothing
     POST   /v1/migrations              Proposal -> Accepted     reserve; or refuse, nothing disturbed
     POST   /v1/migrations/ID/park      ParkRequest -> Report    podman is stopped one step before the restore
     POST   /v1/migrations/ID/restore   (images) -> Report       the tree is up behind the gate, standing still
@@ -22,7 +23,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from migrator.model import ContainerFacts, DrainDetails, Method, Pager, Transport, Value
+from migrator.model import ContainerFacts, DrainDetails, Method, Pager, Rejection, Transport, Value
 from migrator.names import HostName, MigrationId
 
 Document = Annotated[str, StringConstraints(max_length=1 << 20)]
@@ -41,6 +42,18 @@ class Proposal(Value):
     pager: Pager = Pager.LIFEBOAT
     drill: bool = False  # the target gives it back when it is asked to
     transport: Transport = Transport.TLS  # what the source may use; what is used the target says
+
+
+class FitQuestion(Value):
+    """A source asks a host whether containers would fit on it now."""
+
+    containers: tuple[ContainerFacts, ...]
+
+
+class FitAnswer(Value):
+    """What the host says against each; a container without an entry fits."""
+
+    rejections: dict[str, tuple[Rejection, ...]]  # by the container's id
 
 
 class Accepted(Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from enum import StrEnum
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +14,13 @@ from migrator.planning.schedule import Limits
 PODMAN_CREATE_LIMIT_S = 240
 """Podman gives its monitor this long to report a started container (`ContainerCreateTimeout`,
 libpod/runtime.go); a restore parked for longer is given up by podman itself."""
+
+
+class BindMounts(StrEnum):
+    """What to do with directories of the host that are mounted into a container and not on shared storage."""
+
+    REFUSE = "refuse"
+    SYNC = "sync"
 
 
 class MigratorSettings(Value):
@@ -44,6 +52,10 @@ class MigratorSettings(Value):
         default=Fallback.STAY,
         description="what a target does with a container whose memory was lost with its source in the drain: leave "
         "it down and call a human, or start it anew from its files; the label lifeboat.fallback decides for one",
+    )
+    bind_mounts: BindMounts = Field(
+        default=BindMounts.REFUSE,
+        description="local directories mounted into a container: refuse to move it, or sync them to the same path",
     )
     criu_verbosity: int = Field(
         default=1, ge=1, le=4, description="how much CRIU logs: 1 errors, 4 everything (costs freeze time)"

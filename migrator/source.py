@@ -10,7 +10,6 @@ import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from migrator import evidence
 from migrator.departure import Departure, Place
@@ -18,7 +17,7 @@ from migrator.errors import ExecutionError, LifeboatError
 from migrator.handover import Handover
 from migrator.holding import holding
 from migrator.journal import Decision, Side
-from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Value
+from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
 from migrator.protocol import Accepted, Proposal, Report
 from migrator.registry.records import Commit
@@ -27,13 +26,13 @@ from migrator.storage import image
 from migrator.storage.sync import (
     LAYER,
     SHARED_MEMORY,
-    VOLUME,
     Destination,
     Tree,
     copy_ahead,
     copy_difference,
 )
 from migrator.storage.tree import Snapshot
+from migrator.storage.volumes import trees
 from migrator.timeline import Observer, Timeline
 
 CONTROL_WAIT_S = 10.0
@@ -175,11 +174,7 @@ class SourceMigration:
         self._go_on()
 
     def _copy_ahead(self) -> None:
-        self._trees = [
-            Tree(VOLUME + mount.name, Path(mount.source))
-            for mount in self._container.volumes
-            if mount.kind == "volume"
-        ]
+        self._trees = trees(self._container, Treatment.COPY)
         self._trees.append(Tree(LAYER, podman.upper_directory(self._container.id)))
         for tree in self._trees:
             self._timeline.tell(f"copying {tree.name} ahead")
@@ -187,6 +182,7 @@ class SourceMigration:
             self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s)
         if self._method is not Method.COLD:
             self._trees.append(Tree(SHARED_MEMORY, podman.shared_memory_directory(self._container.id)))
+            self._trees += trees(self._container, Treatment.COPY_LATE)
 
     @property
     def _destination(self) -> Destination:

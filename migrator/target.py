@@ -15,6 +15,8 @@ from pathlib import Path
 
 from migrator import evidence
 from migrator.arrival import Arrival, CreatedContainer, ParkedRestore
+from migrator.container.here import require_fit
+from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.drain import Drain, Progress
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
@@ -26,7 +28,7 @@ from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, S
 from migrator.record import Record
 from migrator.runtime import podman, tombstone
 from migrator.steps import Reply, answer_abort, answer_commit, answer_yield
-from migrator.storage.sync import LAYER, SHARED_MEMORY, VOLUME
+from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import Volumes
 
 
@@ -43,7 +45,7 @@ class Reception:
         self._record = Record(hall, proposal)
         self._drain = Drain(hall, proposal, self.directory)
         self._arrival = self._expect()
-        self._volumes = Volumes(hall.host, proposal.container)
+        self._volumes = Volumes(proposal.container)
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
         self.may_have_spoken = False  # whether the gate may have been open
@@ -85,19 +87,7 @@ class Reception:
             if self._accepted is not None:
                 return self._accepted
             container = self.proposal.container
-            if podman.has_container(container.name) or podman.has_container(container.id):
-                raise PrerequisiteError(
-                    f"{self._hall.host} already has a container named {container.name}",
-                    code="target-name-taken",
-                    hint=f"remove it there: podman rm {container.name}",
-                )
-            needs_image = not podman.has_image(container.image_id)
-            if needs_image and not self.proposal.copy_image:
-                raise PrerequisiteError(
-                    f"{self._hall.host} lacks the image {container.image}",
-                    code="target-lacks-image",
-                    hint="load it there, or set migrator.copy_images = true",
-                )
+            needs_image = require_fit(self._hall, container, copy_image=self.proposal.copy_image)
             tombstone.check_hook()
             self._record.begin()
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,7 +104,7 @@ class Reception:
             return self._arrival.layer()
         if tree == SHARED_MEMORY and (path := self._arrival.shared_memory()):
             return path
-        if tree.startswith(VOLUME) and (path := self._volumes.path(tree.removeprefix(VOLUME))):
+        if path := self._volumes.path(tree):
             return path
         raise PrerequisiteError(f"this migration has no tree {tree!r} here", code="no-such-tree")
 
@@ -270,6 +260,8 @@ class Reception:
             self._reason = reason
             self._arrival.abort()
             self._remove()
+            for missing in settle(self.proposal.container):
+                self._record.write(Phase.DRAIN, missing)
             self._volumes.remove()
             self._standing = Standing.ABORTED
             self._end(Phase.ABORTED, reason)

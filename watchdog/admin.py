@@ -51,6 +51,12 @@ class RecoverRequest(Value):
     dead: Side | None = None  # which end a human declares dead
 
 
+class ProbeRequest(Value):
+    """Move a throwaway container to one host, or to each."""
+
+    target: str | None = None
+
+
 class EvacuateRequest(Value):
     """Empty the host."""
 
@@ -117,6 +123,10 @@ def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/migrate")
     def migrate(request: MigrateRequest) -> StreamingResponse:
         return _stream(daemon.migrate(request.container, request.target, request.method))
+
+    @app.post("/v1/probe")
+    def probe(request: ProbeRequest) -> StreamingResponse:
+        return _stream(daemon.probe(request.target))
 
     @app.post("/v1/evacuate")
     def evacuate(request: EvacuateRequest) -> StreamingResponse:
@@ -209,25 +219,12 @@ def _status(daemon: Daemon) -> dict[str, Any]:
 
 def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:
     engine = daemon.moving()
-    found = [item for item in engine.containers() if wanted in (None, item.name, item.id)]
-    if wanted is not None and not found:
-        raise PrerequisiteError(f"no running container {wanted!r}", code="no-such-container")
-    rows = []
-    for planned in engine.plan(tuple(found)).migrations:
-        container = next(item for item in found if item.name == planned.container)
-        rows.append(
-            {
-                "container": planned.container,
-                "movable": planned.target is not None,
-                "kept": planned.kept,
-                "method": planned.method if planned.target else None,
-                "target": planned.target,
-                "reason": planned.reason,
-                "unsupported": dict(container.unsupported),
-                "rejections": [item.model_dump() for item in planned.rejections],
-            }
-        )
-    return rows
+    found = None
+    if wanted is not None:
+        found = tuple(item for item in engine.containers() if wanted in (item.name, item.id))
+        if not found:
+            raise PrerequisiteError(f"no running container {wanted!r}", code="no-such-container")
+    return [verdict.model_dump(mode="json") for verdict in engine.examine(found)]
 
 
 def _show(daemon: Daemon, migration: str) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class EvacuationSettings(Value):
     retry_s: float = Field(
         default=2, gt=0, description="how long a container that a target refused waits for the next attempt"
     )
+    check_s: float = Field(
+        default=600, ge=0, description="how often it is looked whether every container could be moved; 0 for never"
+    )
 
     @property
     def storm_limits(self) -> StormLimits:

@@ -74,6 +74,12 @@ def _volumes(value: Any, container: ContainerFacts, _t: Terms) -> bool:
     return all(item.get("volumeName") in names and is_empty(item.get("subPath")) for item in entries(value))
 
 
+def _secrets(value: Any, container: ContainerFacts, _t: Terms) -> bool:
+    """Secrets of this host that were proposed by name, and that its admin has put here."""
+    items = list(value.values()) if isinstance(value, dict) else entries(value)
+    return all(isinstance(item, dict) and item.get("name") in container.secrets for item in items)
+
+
 def _in(*allowed: str) -> Rule:
     return lambda value, _c, _t: isinstance(value, str) and value in allowed
 
@@ -91,6 +97,8 @@ CHECKED: Mapping[str, Rule] = {
     "idMappingsOptions": _id_mappings,
     "namedVolumes": _volumes,
     "newNetworks": _networks,
+    "secrets": _secrets,
+    "secret_env": _secrets,
     "newPortMappings": _ports,
     "portMappings": _ports,
     "networkMode": _in(*NETWORK_MODES),

@@ -27,6 +27,7 @@ class Terms:
 
     privileged: bool = False
     shared_paths: tuple[str, ...] = ()
+    sync: bool = False  # local directories of a container may be written to the same path here
 
 
 def is_empty(value: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from migrator.admission.rules import Places, Terms, entries, is_empty, is_inside, is_plain, words
-from migrator.model import ContainerFacts
+from migrator.model import ContainerFacts, Treatment, VolumeMount
 
 TOP = frozenset({"ociVersion", "process", "root", "hostname", "domainname", "mounts", "annotations", "linux"})
 PROCESS = frozenset(
@@ -80,7 +80,8 @@ def _mount(mount: Mapping[str, Any], container: ContainerFacts, places: Places, 
     if kind != "bind" or not is_plain(source):
         return f"mount of {kind} {source}"
     known = _podman_file(source, destination, options, container, places)
-    return "" if known or _declared(source, container, places, terms) else f"mount of {source}"
+    declared = _declared(source, "ro" in options, container, places, terms)
+    return "" if known or declared else f"mount of {source}"
 
 
 def _podman_file(
@@ -90,20 +91,33 @@ def _podman_file(
     if destination == INIT:
         return Path(source).name == INIT_BINARY and "ro" in options and source.startswith("/usr/")
     own = places.user_data(container.id)
+    if any(source == f"{path}/secrets/{name}" for path in own for name in container.secrets):
+        return True
     return any(is_inside(source, path) for path in own) and (
         Path(source).parent in own or any(source == f"{path}/run/secrets" for path in own)
     )
 
 
-def _declared(source: str, container: ContainerFacts, places: Places, terms: Terms) -> bool:
-    """Say whether a mount was proposed: a whole volume, or what this host says is the same everywhere."""
+def _declared(source: str, read_only: bool, container: ContainerFacts, places: Places, terms: Terms) -> bool:
+    """Say whether a mount was proposed: a whole volume, or a directory that this host agrees to."""
     for mount in container.volumes:
         if mount.kind == "volume" and source == f"{places.volumes / mount.name}/_data":
             return True
-        shared = any(source == path or is_inside(source, Path(path)) for path in terms.shared_paths)
-        if mount.kind == "bind" and mount.source == source and shared:
+        if mount.kind == "bind" and mount.source == source and _agreed(mount, read_only, terms):
             return True
     return False
+
+
+def _agreed(mount: VolumeMount, read_only: bool, terms: Terms) -> bool:
+    """Say whether a bind mount that was proposed may be made; `migrator.container.fit` has looked at what is there.
+
+    It looked that the storage is the same, that the file is, or that nothing of this host is in the directory.
+    """
+    if any(mount.source == path or is_inside(mount.source, Path(path)) for path in terms.shared_paths):
+        return True
+    if mount.treatment is Treatment.COMPARE:
+        return read_only
+    return mount.storage != "" if mount.treatment is Treatment.LEAVE else terms.sync
 
 
 def _annotation(key: str) -> bool:
@@ -132,7 +146,11 @@ def _cgroup(spec: Mapping[str, Any], linux: Mapping[str, Any], container: Contai
         return ["the host's cgroups for writing"]
     path = str(linux.get("cgroupsPath", ""))
     own = path.endswith(
-        (f"/libpod-{container.id}", f":libpod:{container.id}", f"/libpod-{container.id}.scope/container")
+        (
+            f"/libpod-{container.id}",
+            f":libpod:{container.id}",
+            f"/libpod-{container.id}.scope/container",
+        )
     )
     return [] if own and ".." not in path.split("/") else [f"cgroup {path!r}"]
 

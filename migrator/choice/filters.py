@@ -140,6 +140,12 @@ def _mounts(need: Need, source: HostFacts, target: HostFacts) -> Reason | None:
     return None
 
 
+def _fit(need: Need, _: HostFacts, target: HostFacts) -> Reason | None:
+    """What the target itself said of this container: its secrets, volumes, addresses, storage."""
+    own = sorted((code, reason) for host, code, reason in need.unfit if host == target.host)
+    return own[0] if own else None
+
+
 def _wishes(need: Need, _: HostFacts, target: HostFacts) -> Reason | None:
     if need.pinned is not None and target.host not in need.pinned:
         pins = ", ".join(sorted(need.pinned)) or "no host at all"
@@ -164,6 +170,7 @@ NEED_FILTERS: tuple[NeedFilter, ...] = (
     _networks,
     _devices,
     _mounts,
+    _fit,
     _wishes,
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from migrator.choice.labels import wishes
-from migrator.model import ContainerFacts, HostFacts, Method
+from migrator.model import ContainerFacts, HostFacts, Method, Treatment
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Need:
     networks: frozenset[tuple[str, str]] = frozenset()  # name, driver
     devices: frozenset[str] = frozenset()
     bind_mounts: frozenset[str] = frozenset()
+    unfit: frozenset[tuple[str, str, str]] = frozenset()  # host, code and reason: its own word
     pinned: frozenset[str] | None = None
     forbidden: frozenset[str] = frozenset()
     required: frozenset[tuple[str, str]] = frozenset()
@@ -36,8 +37,12 @@ class Need:
             networks=frozenset((net.network, net.driver) for item in containers for net in item.networks),
             devices=frozenset(device for item in containers for device in item.devices),
             bind_mounts=frozenset(
-                mount.source for item in containers for mount in item.volumes if mount.kind == "bind"
+                mount.path
+                for item in containers
+                for mount in item.volumes
+                if mount.binds and mount.treatment is Treatment.LEAVE and not mount.storage
             ),
+            unfit=frozenset((item.host, item.code, item.reason) for one in containers for item in one.unfit),
             pinned=frozenset.intersection(*pins) if pins else None,
             forbidden=frozenset(host for wish in wanted for host in wish.forbidden),
             required=frozenset(pair for wish in wanted for pair in wish.required),

@@ -8,13 +8,17 @@ the restored copy before the commit.
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from migrator.command import kill_group, run, spawn
 from migrator.errors import CommandError
 
 TABLE = "lifeboat_gate"
+HOST_NAMESPACE = Path("/proc/1/ns/net")
 
 SHUT = f"""\
 table inet {TABLE} {{
@@ -27,6 +31,13 @@ table arp {TABLE} {{
 }}
 """
 """Loopback stays open: what the processes of one container say to each other is nobody else's."""
+
+LEFT = f"""\
+insert rule inet {TABLE} speak {{family}} saddr {{address}} accept
+insert rule inet {TABLE} hear {{family}} daddr {{address}} accept
+"""
+LEFT_ARP = f"insert rule arp {TABLE} speak arp saddr ip {{address}} accept\ninsert rule arp {TABLE} hear accept\n"
+"""For an address that stays behind: its connections are ended aloud."""
 
 OPEN = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "arp"))
 """Adding first makes deleting idempotent on every kernel; the word `destroy` would need Linux 6.3."""
@@ -71,6 +82,16 @@ def shut(namespace: Path) -> None:
     _nft(namespace, OPEN + SHUT)
 
 
+def let_speak(namespace: Path, addresses: Sequence[str]) -> None:
+    """Let a shut gate pass what these addresses have to say; all others stay silent."""
+    script = ""
+    for address in addresses:
+        version = ipaddress.ip_address(address).version
+        script += LEFT.format(family="ip" if version == 4 else "ip6", address=address)
+        script += LEFT_ARP.format(address=address) if version == 4 else ""
+    _nft(namespace, script)
+
+
 def open_gate(namespace: Path) -> None:
     """Let the network namespace speak again; idempotent."""
     _nft(namespace, OPEN)
@@ -94,4 +115,8 @@ def _nft(namespace: Path, script: str) -> None:
 
 
 def _enter(namespace: Path, *argv: str) -> list[str]:
+    """Return a command in a namespace, never in the host's own: shut there, the gate would cut off the host."""
+    with suppress(OSError):  # nsenter says it better
+        if namespace.stat().st_ino == HOST_NAMESPACE.stat().st_ino:
+            raise CommandError(f"{namespace} is the host's own network", code="gate-of-host")
     return ["nsenter", f"--net={namespace}", *argv]

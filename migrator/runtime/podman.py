@@ -7,7 +7,6 @@ waits for it; so every call here has a time-out and names one container.
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,89 +16,25 @@ from typing import Any
 
 from migrator.admission.rules import Places
 from migrator.command import run
-from migrator.errors import CommandError, PrerequisiteError
-from migrator.model import ContainerFacts, Method, NetworkAttachment, NetworkFacts, VolumeMount
+from migrator.errors import PrerequisiteError
+from migrator.model import ContainerFacts, NetworkFacts
 from migrator.runtime.cgroup import Cgroup
 
 TIMEOUT_S = 15.0
 START_LIMIT_S = 60.0
 FIXED_ADDRESS_DRIVERS = ("macvlan", "ipvlan", "bridge")
-LOOPBACK_DRIVERS = ("host", "none")
 
 
-def running_containers() -> tuple[ContainerFacts, ...]:
-    """Return the running containers of this host."""
+def running_ids() -> tuple[str, ...]:
+    """Return the ids of the running containers of this host."""
     listed = _json(["podman", "ps", "--filter", "status=running", "--format", "json", "--no-trunc"])
-    return tuple(container(str(item["Id"])) for item in listed)
+    return tuple(str(item["Id"]) for item in listed)
 
 
-def container(name: str) -> ContainerFacts:
-    """Return what is known of one container; raises `PrerequisiteError` when there is none of this name."""
-    try:
-        inspected = _json(["podman", "container", "inspect", name])[0]
-    except CommandError as error:
-        if "no such container" not in error.message.lower():
-            raise
-        raise PrerequisiteError(
-            f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
-        ) from error
-    drivers = network_drivers()
-    facts = ContainerFacts(
-        id=inspected["Id"],
-        name=inspected["Name"],
-        image=inspected["ImageName"],
-        image_id=inspected["Image"],
-        runtime=Path(inspected["OCIRuntime"]).name,
-        running=bool(inspected["State"]["Running"]),
-        memory_bytes=_memory_in_use(inspected),
-        networks=_attachments(inspected, drivers),
-        volumes=tuple(_volume(mount) for mount in inspected["Mounts"]),
-        labels=inspected["Config"].get("Labels") or {},
-        published_ports=_published(inspected),
-        devices=tuple(device["PathOnHost"] for device in inspected["HostConfig"].get("Devices") or ()),
-    )
-    return facts.model_copy(update={"unsupported": unsupported(facts, inspected)})
-
-
-def unsupported(facts: ContainerFacts, inspected: Mapping[str, Any]) -> dict[str, str]:
-    """Say which rungs this container cannot take, and why."""
-    reasons: dict[str, str] = {}
-    host_config = inspected.get("HostConfig", {})
-    if facts.runtime != "runc":
-        reasons[Method.LAZY] = f"created with {facts.runtime}; only runc restores with memory on demand"
-    blocking = _blocks_checkpoint(facts, host_config)
-    if blocking:
-        reasons[Method.LAZY] = reasons[Method.FULL] = blocking
-    if staying := _blocks_start_elsewhere(facts, host_config):
-        reasons[Method.COLD] = staying
-    return reasons
-
-
-def _blocks_start_elsewhere(facts: ContainerFacts, host_config: Mapping[str, Any]) -> str:
-    if facts.devices:
-        return f"uses the device {facts.devices[0]}, which stays on this host"
-    bind = next((mount for mount in facts.volumes if mount.kind == "bind"), None)
-    if bind is not None:
-        return f"bind mount {bind.source}: what lies there is not known to be on the target"
-    if host_config.get("NetworkMode", "").startswith("container:") or host_config.get("Pod"):
-        return "belongs to a pod"
-    return ""
-
-
-def _blocks_checkpoint(facts: ContainerFacts, host_config: Mapping[str, Any]) -> str:
-    if facts.runtime not in ("runc", "crun"):
-        return f"runtime {facts.runtime} cannot be checkpointed"
-    if facts.devices:
-        return f"uses the device {facts.devices[0]}, which stays on this host"
-    for kind in ("NetworkMode", "PidMode", "IpcMode"):
-        if host_config.get(kind) == "host":
-            return f"shares the host's namespace ({kind} host)"
-    bind = next((mount for mount in facts.volumes if mount.kind == "bind"), None)
-    if bind is not None:
-        return f"bind mount {bind.source}: what lies there is not known to be on the target"
-    if host_config.get("NetworkMode", "").startswith("container:") or host_config.get("Pod"):
-        return "belongs to a pod"
-    return ""
+def inspect(name: str) -> dict[str, Any]:
+    """Return podman's description of one container; raises `CommandError` when there is none of this name."""
+    found: dict[str, Any] = _json(["podman", "container", "inspect", name])[0]
+    return found
 
 
 def is_running(name: str) -> bool:
@@ -168,7 +103,7 @@ def network_drivers() -> dict[str, str]:
 
 def upper_directory(name: str) -> Path:
     """Return where the writable layer of a container lies."""
-    inspected = _json(["podman", "container", "inspect", name])[0]
+    inspected = inspect(name)
     driver = inspected["GraphDriver"]
     if driver["Name"] != "overlay":
         raise PrerequisiteError(
@@ -181,13 +116,13 @@ def upper_directory(name: str) -> Path:
 
 def shared_memory_directory(name: str) -> Path:
     """Return the tmpfs that is the container's /dev/shm."""
-    inspected = _json(["podman", "container", "inspect", name])[0]
+    inspected = inspect(name)
     return Path(inspected["StaticDir"]) / "shm"
 
 
 def first_pid(name: str) -> int:
     """Return the pid of a container's first process."""
-    return int(_json(["podman", "container", "inspect", name])[0]["State"]["Pid"])
+    return int(inspect(name)["State"]["Pid"])
 
 
 def network_status(facts: ContainerFacts) -> dict[str, Any]:
@@ -216,15 +151,48 @@ def ensure_name(image_id: str, name: str) -> None:
         run(["podman", "tag", image_id, name], timeout_s=TIMEOUT_S)
 
 
+def remove_image(image: str) -> None:
+    """Remove an image by name or id; quiet when it is gone or in use."""
+    run(["podman", "image", "rm", image], timeout_s=TIMEOUT_S, check=False)
+
+
 def has_container(name: str) -> bool:
     """Say whether a container of this name or id is known here, running or not."""
     return run(["podman", "container", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
 
 
-def ensure_volume(name: str) -> Path:
-    """Create a named volume when it is absent; return where it is mounted on the host."""
-    run(["podman", "volume", "create", "--ignore", name], timeout_s=TIMEOUT_S)
-    return volume_path(name)
+def create_volume(name: str, options: Mapping[str, str], labels: Mapping[str, str]) -> None:
+    """Create a named volume of the driver `local`, with its options as podman shows them in `volume inspect`."""
+    argv = ["podman", "volume", "create"]
+    for option in ("type", "device", "o"):
+        if option in options:
+            argv += ["--opt", f"{option}={options[option]}"]
+    for label, value in labels.items():
+        argv += ["--label", f"{label}={value}"]
+    run([*argv, name], timeout_s=TIMEOUT_S)
+
+
+def inspect_volume(name: str) -> dict[str, Any]:
+    """Return podman's description of a named volume."""
+    found: dict[str, Any] = _json(["podman", "volume", "inspect", name])[0]
+    return found
+
+
+def volume_users(name: str) -> tuple[str, ...]:
+    """Return the ids of the running containers that use a volume."""
+    argv = ["podman", "ps", "--filter", f"volume={name}", "--filter", "status=running", "--quiet", "--no-trunc"]
+    return tuple(run(argv, timeout_s=TIMEOUT_S).output.split())
+
+
+def secret_names() -> tuple[str, ...]:
+    """Return the names of this host's secrets."""
+    listed = run(["podman", "secret", "ls", "--format", "{{.Name}}"], timeout_s=TIMEOUT_S)
+    return tuple(listed.output.split())
+
+
+def image_bytes(image_id: str) -> int:
+    """Return the size of an image."""
+    return int(_json(["podman", "image", "inspect", image_id])[0]["Size"])
 
 
 def has_volume(name: str) -> bool:
@@ -234,7 +202,7 @@ def has_volume(name: str) -> bool:
 
 def volume_path(name: str) -> Path:
     """Return where a named volume is mounted on the host."""
-    return Path(_json(["podman", "volume", "inspect", name])[0]["Mountpoint"])
+    return Path(inspect_volume(name)["Mountpoint"])
 
 
 def remove_volume(name: str) -> None:
@@ -245,6 +213,14 @@ def remove_volume(name: str) -> None:
 def remove_container(name: str) -> None:
     """Remove a container whatever its state, at once; quiet when it is gone."""
     run(["podman", "rm", "--force", "--ignore", "--time", "0", name], timeout_s=60, check=False)
+
+
+def renew_health_check(name: str, interval: str) -> None:
+    """Let podman make the timer of a health check anew: a restore makes none, a change of the interval does.
+
+    Raises `CommandError` with podman before 5.4.
+    """
+    run(["podman", "update", f"--health-interval={interval}", name], timeout_s=TIMEOUT_S)
 
 
 def checkpoint_argv(name: str, archive: Path) -> list[str]:
@@ -270,56 +246,6 @@ def restore_argv(archive: Path) -> list[str]:
     """Return the command whose runtime call is parked on the target."""
     argv = ["podman", "container", "restore", "--tcp-established", "--file-locks", "--ignore-rootfs"]
     return [*argv, "--ignore-volumes", "--import", str(archive)]
-
-
-def _attachments(inspected: Mapping[str, Any], drivers: Mapping[str, str]) -> tuple[NetworkAttachment, ...]:
-    found = []
-    networks = inspected["NetworkSettings"].get("Networks") or {}
-    for number, (name, network) in enumerate(networks.items()):
-        if name not in drivers:
-            continue  # host and none are not networks that could be moved
-        pairs = [
-            (network.get("IPAddress"), network.get("IPPrefixLen")),
-            (network.get("GlobalIPv6Address"), network.get("GlobalIPv6PrefixLen")),
-        ]
-        found.append(
-            NetworkAttachment(
-                network=name,
-                driver=drivers[name],
-                interface=network.get("InterfaceName") or f"eth{number}",
-                mac=network["MacAddress"],
-                addresses=tuple(f"{address}/{length}" for address, length in pairs if address),
-            )
-        )
-    return tuple(found)
-
-
-def _volume(mount: Mapping[str, Any]) -> VolumeMount:
-    return VolumeMount(
-        kind=mount["Type"],
-        name=mount.get("Name", ""),
-        source=mount["Source"],
-        destination=mount["Destination"],
-        writable=bool(mount["RW"]),
-    )
-
-
-def _published(inspected: Mapping[str, Any]) -> tuple[int, ...]:
-    ports = inspected["HostConfig"].get("PortBindings") or {}
-    return tuple(int(binding["HostPort"]) for bindings in ports.values() for binding in bindings or ())
-
-
-def _memory_in_use(inspected: Mapping[str, Any]) -> int:
-    """Return the resident memory of a container's processes in bytes, from /proc: no controller is needed."""
-    pid = int(inspected["State"]["Pid"])
-    page = os.sysconf("SC_PAGE_SIZE")
-    try:
-        procs = Path(f"/proc/{pid}/cgroup").read_text()
-        path = next(line for line in procs.splitlines() if line.startswith("0::"))[3:]
-        members = (Path("/sys/fs/cgroup") / path.lstrip("/") / "cgroup.procs").read_text().split()
-        return sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) * page for member in members)
-    except (OSError, StopIteration):
-        return 0
 
 
 def _json(argv: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from migrator.command import run
 from migrator.errors import PrerequisiteError
@@ -116,11 +117,22 @@ def leave(state: Path, container: ContainerFacts, target: str, migration: str) -
         "target": target,
         "migration": migration,
         "at": time.time(),
+        "volumes": [mount.name for mount in container.volumes if mount.kind == "volume"],
+        "paths": [mount.path for mount in container.volumes if mount.binds],
     }
     _write(path, (json.dumps(story, indent=2) + "\n").encode())
     if unit := _unit(container):
         _forbid(unit, (ban_path(state, container), path))
     return path
+
+
+def read(state: Path, name: str) -> dict[str, Any]:
+    """Return the story of a container of this name that moved away; empty when none did."""
+    try:
+        found: dict[str, Any] = json.loads(tombstone_path(state, name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def tombstone_path(state: Path, name: str) -> Path:

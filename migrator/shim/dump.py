@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from migrator.command import kill_group, spawn, wait
+from migrator.container.watches import watched_paths
 from migrator.errors import ExecutionError
 from migrator.model import Method, Pager
 from migrator.pager.spare import Spare
@@ -48,8 +49,8 @@ class Dump:
         self._foreseen = hasten.Foreseen(directory / "mappings")
         self._spare = Spare(directory) if self._lazy and order.settings.pager is Pager.LIFEBOAT else None
 
-    def start(self) -> None:
-        """Start runc; it comes as far as the turnstile."""
+    def start(self, pids: tuple[int, ...]) -> None:
+        """Start runc; it comes as far as the turnstile. `pids` are the container's processes, still running."""
         shutil.rmtree(self.images, ignore_errors=True)
         self.images.mkdir(mode=0o700)
         self._turnstile = Turnstile(self.images / DESCRIPTORS)
@@ -61,7 +62,8 @@ class Dump:
         argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
         spared = self._spare.environment() if self._spare else {}
         environment = hasten.environment(spared, mappings=self._foreseen.directory)
-        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity, environment)
+        verbosity, watched = self._order.settings.criu_verbosity, watched_paths(pids)
+        argv = with_options(argv, self._directory, verbosity, environment, watched)
         with (self._directory / "runc.log").open("wb") as log:
             passed = (status_write,) if self._lazy else ()
             self._process = spawn(argv, stdout=log, stderr=log, pass_fds=passed)

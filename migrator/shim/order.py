@@ -48,6 +48,7 @@ class Order(Value):
     pki: str
     settings: MigratorSettings
     pager: PagerAddress | None = None
+    left_behind: tuple[str, ...] = ()  # addresses that do not move along
 
 
 def write_order(directory: Path, order: Order) -> Path:

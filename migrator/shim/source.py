@@ -17,8 +17,9 @@ from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.journal import Decision, Fate, Journal
 from migrator.model import Method, Pager
-from migrator.network import gate
+from migrator.network import gate, repair
 from migrator.network.namespace import enter_private_network
+from migrator.network.sever import sever
 from migrator.pager.criu_source import PageServerSession
 from migrator.pager.source import PageSource
 from migrator.runtime.cgroup import Cgroup
@@ -133,8 +134,9 @@ class SourceShim:
         """
         self._frozen_at = time.monotonic()
         try:
-            self._dump.start()
-            self._dump.foresee(self._cgroup.pids())
+            pids = self._cgroup.pids()
+            self._dump.start(pids)
+            self._dump.foresee(pids)
             self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
             self._control.say({"event": "frozen", "at": time.time()})
             self._cgroup.freeze(FREEZE_WAIT_S)
@@ -183,10 +185,21 @@ class SourceShim:
         self._give_back()
         return {"event": "resumed"}
 
+    def _sever(self) -> None:
+        """Tell the peers of connections that do not move along that these are over."""
+        try:
+            repair.end_repair(self._cgroup.pids())
+            gate.let_speak(self._namespace, self._order.left_behind)
+            sever(self._namespace, self._order.left_behind)
+        except (LifeboatError, OSError) as error:
+            _log.error("connections that stay behind: %s", error)
+
     def _release(self) -> Message:
         """The target has everything: kill the frozen tree and let podman clean up after it."""
         if self._journal.decision(self._order.migration) is not Decision.COMMIT:
             raise ExecutionError("not committed: nothing may be released", code="not-committed")
+        if self._order.left_behind:
+            self._sever()
         self._cgroup.kill()
         if self._pages is not None:
             self._pages.finish()

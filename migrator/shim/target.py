@@ -17,10 +17,12 @@ from pathlib import Path
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.model import Method
+from migrator.model import Method, NetworkAttachment
 from migrator.network import gate
 from migrator.network.announce import Announcer, announcements
+from migrator.network.sever import left_behind, sever
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.specification import prepare_binds
 from migrator.runtime.tombstone import allowed
 from migrator.shim.order import CONTROL, Order
 from migrator.shim.restore import Restore, option
@@ -38,11 +40,13 @@ class TargetShim:
         self._bundle = Path(option(arguments, "--bundle", "-b"))
         self._pid_file = Path(option(arguments, "--pid-file"))
         specification = json.loads((self._bundle / "config.json").read_text())
+        self._specification = prepare_binds(self._bundle / "config.json")
         self._root = Path(specification["root"]["path"])
         self._namespace = _network_namespace(specification)
         self._control = ControlServer(directory / CONTROL)
         self._announcer: Announcer | None = None
         self._porter: gate.Porter | None = None
+        self._left_behind: tuple[str, ...] = ()
         self._tree: Cgroup | None = None
         self._pid = 0
         self._status: int | None = None
@@ -112,12 +116,14 @@ class TargetShim:
             self._restore_tree.give_up()
             refresh(self._root)
         self._announcer = self._prepare_announcement(message)
+        self._left_behind = left_behind(map(NetworkAttachment.model_validate, message.get("networks", ())))
         try:
             self._restore_tree.run(str(message.get("descriptors", "")))
         except LifeboatError:
             self._status = 1
             raise
         _log.info("runc is done")
+        (self._bundle / "config.json").write_text(self._specification)
         self._pid = int(self._pid_file.read_text())
         self._tree = Cgroup.of_process(self._pid)
         if self._order.method is not Method.LAZY:
@@ -148,6 +154,7 @@ class TargetShim:
         if self._tree is None:
             raise ExecutionError("nothing is restored", code="not-restored")
         if self._namespace is not None:
+            sever(self._namespace, self._left_behind)
             (self._porter or gate.Porter(self._namespace)).open_gate()
         if self._announcer is not None:
             self._announcer.announce()

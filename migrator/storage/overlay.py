@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from migrator.command import run
 from migrator.errors import ExecutionError
 
 MOUNTINFO = Path("/proc/self/mountinfo")  # format: proc_pid_mountinfo(5)
+VOLATILE = "work/incompat/volatile"
+"""Left by an overlay mounted with `volatile`, as podman does for `--rm`; with it there the kernel does not mount
+the layer again (Documentation/filesystems/overlayfs.rst, "Volatile mount")."""
+
 _TIMEOUT_S = 10
 
 
@@ -19,6 +24,7 @@ class OverlayMount:
     path: Path
     options: str  # as mount -o takes them
     upper: Path  # the writable layer
+    work: Path | None = None  # overlayfs' own directory
 
 
 def find(path: Path, mountinfo: str | None = None) -> OverlayMount:
@@ -30,9 +36,10 @@ def find(path: Path, mountinfo: str | None = None) -> OverlayMount:
         if Path(_unescape(fields[4])) != path or fields[separator + 1] != "overlay":
             continue
         options = ",".join([fields[5], *(_unescape(fields[separator + 3]).split(","))])
-        for option in options.split(","):
-            if option.startswith("upperdir="):
-                return OverlayMount(path, _mountable(options), Path(option.removeprefix("upperdir=")))
+        values = dict(option.partition("=")[::2] for option in options.split(","))
+        if "upperdir" in values:
+            work = Path(values["workdir"]) if "workdir" in values else None
+            return OverlayMount(path, _mountable(options), Path(values["upperdir"]), work)
     raise ExecutionError(
         f"{path} is not an overlay mount",
         code="no-overlay",
@@ -48,6 +55,8 @@ def refresh(path: Path) -> None:
     """
     mount = find(path)
     run(["umount", str(path)], timeout_s=_TIMEOUT_S)
+    if mount.work is not None:
+        shutil.rmtree(mount.work / VOLATILE, ignore_errors=True)
     run(["mount", "-t", "overlay", "overlay", "-o", mount.options, str(path)], timeout_s=_TIMEOUT_S)
 
 

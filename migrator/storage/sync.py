@@ -21,15 +21,15 @@ RSYNC = ("rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--sparse",
 NANOSECONDS = "--modify-window=-1"
 """Compare times to the nanosecond (rsync 3.1.3): two writes in one second are two versions."""
 
-LAYER, SHARED_MEMORY, VOLUME = "layer", "shm", "volume:"
-"""Names of trees: the writable layer, /dev/shm, and `volume:NAME`."""
+LAYER, SHARED_MEMORY, VOLUME, BIND = "layer", "shm", "volume:", "bind:"
+"""Names of trees: the writable layer, /dev/shm, `volume:NAME`, and `bind:NUMBER` of the container's mounts."""
 
 VANISHED = 24  # rsync: some files vanished before they could be transferred; normal while a container runs
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One directory tree of a container; `name` is `layer`, `shm` or `volume:NAME`."""
+    """One directory tree of a container; see the names above."""
 
     name: str
     path: Path

@@ -1,41 +1,60 @@
-"""The named volumes of a container that is to come: made before its files, taken away when it does not come."""
+"""Volumes and directories of a container that is to come: made before its files, removed when it does not come."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from migrator.errors import PrerequisiteError
-from migrator.model import ContainerFacts
+from migrator.model import ContainerFacts, Treatment, VolumeMount
 from migrator.runtime import podman
+from migrator.storage.sync import BIND, VOLUME, Tree
 
 
 class Volumes:
-    """The volumes of one incoming container."""
+    """What one incoming container brings besides its root; whether it fits is looked at before."""
 
-    def __init__(self, host: str, container: ContainerFacts) -> None:
-        """`host` is the name by which errors call this one."""
-        self._host = host
-        self._names = [mount.name for mount in container.volumes if mount.kind == "volume"]
+    def __init__(self, container: ContainerFacts) -> None:
+        self._mounts = container.volumes
+        self._paths = dict(_named(container))
         self._created: list[str] = []
+        self._directories: list[Path] = []
 
     def prepare(self) -> None:
-        """Make those that are missing; raises `PrerequisiteError` when one is here with files of somebody else."""
-        for name in self._names:
-            if not podman.has_volume(name):
-                podman.ensure_volume(name)
-                self._created.append(name)
-            elif any(podman.volume_path(name).iterdir()):
-                raise PrerequisiteError(
-                    f"{self._host} already has a volume {name} with files in it",
-                    code="target-volume-taken",
-                    hint=f"remove it there if it is not needed: podman volume rm {name}",
-                )
+        """Make those that are missing."""
+        for mount in self._mounts:
+            if mount.binds and mount.treatment is Treatment.COPY and not Path(mount.path).exists():
+                Path(mount.path).mkdir(parents=True)
+                self._directories.append(Path(mount.path))
+            if mount.kind == "volume" and not podman.has_volume(mount.name):
+                podman.create_volume(mount.name, mount.options, mount.labels)
+                self._created.append(mount.name)
 
-    def path(self, name: str) -> Path | None:
-        """Return where the files of a volume go, None for one that the container does not have."""
-        return podman.volume_path(name) if name in self._names else None
+    def path(self, tree: str) -> Path | None:
+        """Return where the files of a tree go, None for one that the container does not have."""
+        mount = self._paths.get(tree)
+        if mount is None:
+            return None
+        return Path(mount.path) if mount.binds else podman.volume_path(mount.name)
 
     def remove(self) -> None:
         """Take away what was made here."""
         for name in self._created:
             podman.remove_volume(name)
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def trees(container: ContainerFacts, treatment: Treatment) -> list[Tree]:
+    """Return the trees of a running container's mounts that are treated so."""
+    return [Tree(name, Path(mount.path)) for name, mount in _named(container) if mount.treatment is treatment]
+
+
+def _named(container: ContainerFacts) -> Iterator[tuple[str, VolumeMount]]:
+    """Return the mounts whose files go along, each once, by the names of their trees."""
+    seen: set[str] = set()
+    for number, mount in enumerate(container.volumes):
+        name = f"{BIND}{number}" if mount.kind == "bind" else VOLUME + mount.name
+        if mount.treatment in (Treatment.COPY, Treatment.COPY_LATE) and mount.path not in seen:
+            seen.add(mount.path)
+            yield name, mount

@@ -13,7 +13,7 @@ from migrator.choice.need import Need, Room
 from migrator.choice.score import Link, fixed_score, room_score
 from migrator.hardware import AT_MINSIGSTKSZ, auxiliary_value, ports_of
 from migrator.health import Verdict
-from migrator.model import Method, NetworkFacts, Pager, VolumeMount
+from migrator.model import Method, NetworkFacts, Pager, Treatment, VolumeMount
 from migrator.runtime.census import census_of
 from tests.pure.values import GIB, container, host
 
@@ -48,7 +48,9 @@ from tests.pure.values import GIB, container, host
     ],
 )
 def test_a_target_is_rejected_with_its_reason(changes: dict[str, object], code: str) -> None:
-    bind = VolumeMount(kind="bind", name="", source="/srv/www", destination="/www", writable=True)
+    bind = VolumeMount(
+        kind="bind", name="", source="/srv/www", destination="/www", writable=True, treatment=Treatment.LEAVE
+    )
     demanding = container(
         published_ports=(8080,), devices=("/dev/kvm",), volumes=(bind,), labels={"lifeboat.require": "rack=r2"}
     )

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import pytest
 
+from migrator.container.verdicts import ContainerVerdict
 from migrator.engine import Engine
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.health import Verdict
 from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase, PlannedMigration
 from migrator.neighbours import HealthTold, Survey
@@ -95,6 +96,22 @@ class FakeEngine:
             ),
         )
 
+    def examine(self, containers: tuple[Any, ...] | None = None) -> tuple[ContainerVerdict, ...]:
+        return tuple(
+            ContainerVerdict(
+                container=item.container,
+                movable=item.target is not None,
+                kept=item.kept,
+                method=item.method,
+                target=item.target,
+                reason=item.reason,
+                obstacles=(),
+                targets=(),
+                notes=(),
+            )
+            for item in self.plan(containers).migrations
+        )
+
     def migrate(
         self,
         container: str,
@@ -118,6 +135,12 @@ class FakeEngine:
             freeze_ms=300.0,
             error="" if phase is Phase.DONE else "beta is full",
         )
+
+    def probe(self, target: str) -> MigrationOutcome:
+        if target in self.fails:
+            raise PrerequisiteError("it is full", code="target-lacks-disk")
+        self.targets["probe"] = target
+        return self.migrate("probe", target, None, lambda _: None)
 
     def history(self, _: int) -> tuple[MigrationOutcome, ...]:
         return ()
@@ -401,6 +424,30 @@ def test_blindness_is_told_once_also_over_restarts(tmp_path: Path) -> None:
     assert house.kinds() == [Kind.BLIND, Kind.BLIND]
 
 
+def test_what_would_be_left_behind_is_told_once_also_over_restarts(tmp_path: Path) -> None:
+    engine = FakeEngine(web="beta", pinned=None)
+    house = House(tmp_path, engine, check_s=1e-6)
+    look(house)
+    assert house.kinds() == [Kind.READINESS]
+    assert house.alerts()[0].severity is Severity.WARNING
+    assert "would leave behind pinned: nobody has room" in house.alerts()[0].text
+    house.start()
+    look(house)
+    assert house.kinds() == [Kind.READINESS]
+    engine.targets["pinned"] = "gamma"
+    look(house)
+    assert house.kinds() == [Kind.READINESS, Kind.READINESS]
+    assert house.alerts()[1].severity is Severity.INFO
+
+
+def look(house: House) -> None:
+    """Tick until the daemon has looked once more."""
+    before = house.daemon.readiness.looked_at
+    deadline = time.monotonic() + 5
+    while house.daemon.readiness.looked_at == before and time.monotonic() < deadline:
+        house.tick()
+
+
 def test_a_bad_policy_changes_nothing_and_is_told(tmp_path: Path) -> None:
     house = House(tmp_path, FakeEngine())
     (tmp_path / "local/rules.toml").write_text(RULE.replace("smart.health_failed", "smart.helth_failed"))
@@ -424,7 +471,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     real_ask, real_follow = client.ask, client.follow
     for module in ("watchdog.cli.watch", "watchdog.cli.act", "watchdog.cli.policy"):
         monkeypatch.setattr(f"{module}.ask", lambda *words: real_ask(*words, socket_path=path))
-    monkeypatch.setattr("watchdog.cli.act.follow", lambda *words: real_follow(*words, socket_path=path))
+    for module in ("watchdog.cli.watch", "watchdog.cli.act"):
+        monkeypatch.setattr(f"{module}.follow", lambda *words: real_follow(*words, socket_path=path))
     yield house
     server.stop()
 
@@ -456,6 +504,20 @@ def test_the_command_looks(served: House, capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().out
     main(["status"])
     assert "etcd is silent; migrations go on without it; not heard of: gamma for 12 s" in capsys.readouterr().out
+
+
+def test_the_command_checks(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = command(capsys, "check")
+    assert status == 3
+    assert {row["container"]: row["movable"] for row in found} == {"web": True, "pinned": False}
+    assert main(["check"]) == 3
+    assert "nobody has room" in capsys.readouterr().out
+    assert served.engine is not None
+    served.engine.fails.add("gamma")
+    assert main(["check", "--deep", "--to", "beta"]) == 0
+    assert "beta" in capsys.readouterr().out
+    status, found = command(capsys, "check", "--deep", "--to", "gamma")
+    assert (status, found[0]["moved"], found[0]["code"]) == (3, False, "target-lacks-disk")
 
 
 def test_the_command_acts_and_tells_the_progress(served: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,7 +231,7 @@ class SinkProcess:
         directory.mkdir()
         order = SinkOrder(
             migration="0a0a", source="alpha", pki=str(self.beta.pki), ports=(20_000, 60_000), criu="criu",
-            pager=Pager.LIFEBOAT, reconnect_limit_s=5,
+            pager=Pager.LIFEBOAT, reconnect_limit_s=5, secret="one",
         )  # fmt: skip
         (directory / ORDER).write_text(order.model_dump_json())
         self.process = spawn([sys.executable, "-P", "-m", "migrator.pager", str(directory)])

@@ -29,7 +29,7 @@ from migrator.planning.order import ordered_units
 from migrator.planning.plan import Assumptions, plan_evacuation
 from migrator.planning.rates import DEFAULTS, Past, Rates, measured
 from migrator.planning.schedule import Limits
-from tests.pure.values import GIB, container, host
+from tests.pure.values import GIB, container, host, obstacles
 
 MIB = 1 << 20
 
@@ -74,9 +74,9 @@ def test_priority_first_then_the_small_ones_and_the_room_grows_less() -> None:
 
 
 def test_what_stays_and_what_takes_a_lower_rung() -> None:
-    crun = container("crun", unsupported={"lazy": "made by crun"})
-    stuck = container("stuck", unsupported={"lazy": "no", "full": "no", "cold": "no"})
-    cold = container("cold", unsupported={"lazy": "no", "full": "no"})  # only what nothing else can move
+    crun = container("crun", obstacles=obstacles("made by crun", "lazy"))
+    stuck = container("stuck", obstacles=obstacles("no", "lazy", "full", "cold"))
+    cold = container("cold", obstacles=obstacles("no", "lazy", "full"))  # only what nothing else can move
     found = plan([label("kept", evacuate="no"), crun, stuck, cold], [host("b")])
     assert (one(found, "cold").target, one(found, "cold").method) == ("b", Method.COLD)
     assert (one(found, "kept").target, one(found, "kept").kept) == (None, True)
@@ -317,7 +317,7 @@ def loads(draw: st.DrawFn) -> list[ContainerFacts]:
                 disk_bytes=draw(st.integers(0, 2 * GIB)),
                 published_ports=draw(st.sampled_from([(), (), (80,)])),
                 pod=draw(st.sampled_from(["", "", "pod"])),
-                unsupported=draw(st.sampled_from([{}, {}, {"lazy": "no"}, {"lazy": "no", "full": "no"}])),
+                obstacles=draw(st.sampled_from([(), (), obstacles("no", "lazy"), obstacles("no", "lazy", "full")])),
             )
         )
     return found

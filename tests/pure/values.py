@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrator.model import ContainerFacts, HostFacts, NetworkAttachment, NetworkFacts
+from migrator.model import ContainerFacts, HostFacts, Method, NetworkAttachment, NetworkFacts, Obstacle
 
 GIB = 1 << 30
 
@@ -44,3 +44,8 @@ def container(name: str = "web", gib: float = 1, **changes: object) -> Container
         "networks": (attachment,),
     }
     return ContainerFacts.model_validate({**facts, **changes})
+
+
+def obstacles(reason: str, *methods: str) -> tuple[Obstacle, ...]:
+    """Return what keeps a container from these rungs."""
+    return (Obstacle(code="obstacle", reason=reason, methods=tuple(Method(method) for method in methods)),)

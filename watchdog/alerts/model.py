@@ -32,6 +32,7 @@ class Kind(StrEnum):
     RULE = "rule-fired"
     RULE_CLEARED = "rule-cleared"
     BLIND = "blind"
+    READINESS = "readiness-changed"
     EVACUATION_STARTED = "evacuation-started"
     EVACUATION_ENDED = "evacuation-ended"
     STORM = "storm"

@@ -105,7 +105,9 @@ def set_flag(arguments: argparse.Namespace) -> int:
 
 def _would_migrate(arguments: argparse.Namespace) -> int:
     rows = ask("GET", f"/v1/check?container={quote(arguments.container)}")
-    against = [item for item in rows[0]["rejections"] if item["host"] == arguments.to]
+    told = [item for item in rows[0]["targets"] if item["host"] == arguments.to]
+    unknown = {"reason": f"there is no host {arguments.to}", "code": "no-such-host"}
+    against = told[0]["rejections"] if told else [unknown]
     if arguments.json:
         show.as_json({"container": arguments.container, "target": arguments.to, "rejections": against})
     elif against:

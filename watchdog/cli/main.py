@@ -87,6 +87,8 @@ def _add_watching(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     signals.add_argument("--catalog", action="store_true", help="all signals that policies may name")
     check = _verb(verbs, "check", watch.check, "could every container be moved now, and if not, why")
     check.add_argument("container", nargs="?", help="only this one")
+    check.add_argument("--deep", action="store_true", help="really move a throwaway container to every host")
+    check.add_argument("--to", metavar="HOST", help="with --deep: only to this host")
     plan = _verb(verbs, "plan", watch.plan, "what an evacuation would do now")
     _add_method(plan)
     history = _verb(verbs, "history", watch.history, "past migrations")

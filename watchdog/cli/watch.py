@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from watchdog.cli import show
-from watchdog.cli.client import ask
+from watchdog.cli.client import DaemonError, ask, follow
 from watchdog.cli.quiet import silences_shown
 from watchdog.signals.catalog import CATALOG
 
@@ -83,16 +83,55 @@ def _catalog(*, as_json: bool) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Say for each container whether it could be moved now; exit status 3 when one could not."""
+    if arguments.deep:
+        return _check_deep(arguments)
     query = f"?container={quote(arguments.container)}" if arguments.container else ""
     found = ask("GET", f"/v1/check{query}")
     if arguments.json:
         show.as_json(found)
     else:
-        show.table(
-            ("CONTAINER", "MOVABLE", "METHOD", "TARGET", "REASON"),
-            [(row["container"], _movable(row), row["method"], row["target"], _why(row)) for row in found],
-        )
+        print_verdicts(found)
     return 0 if all(row["movable"] or row["kept"] for row in found) else 3
+
+
+def _check_deep(arguments: argparse.Namespace) -> int:
+    """Move a throwaway container to each host, and say how that went."""
+    last: dict[str, Any] = {}
+    for line in follow("/v1/probe", {"target": arguments.to}):
+        last = line
+        if "message" in line and not arguments.json:
+            show.line(line["message"])
+    if "probes" not in last:
+        raise DaemonError(last)
+    if arguments.json:
+        show.as_json(last["probes"])
+    else:
+        rows = [
+            (item["target"], "yes" if item["moved"] else "NO", f"{item['freeze_ms'] or 0:.0f} ms", item["reason"])
+            for item in last["probes"]
+        ]
+        show.table(("TARGET", "MOVED", "FREEZE", "REASON"), rows)
+    return int(last["status"])
+
+
+def print_verdicts(found: list[dict[str, Any]]) -> None:
+    """Print every container with every host for people; the planned target comes first and is marked."""
+    rows = []
+    for row in found:
+        targets = sorted(row["targets"], key=lambda target: (target["host"] != row["target"], target["host"]))
+        name = row["container"]
+        if row["kept"] or not any(target["fits"] or target["rejections"] for target in targets):
+            rows.append((name, "any", "stays" if row["kept"] else "NO", "-", row["reason"]))
+            continue
+        for target in targets:
+            chosen = "yes, chosen" if target["host"] == row["target"] else "yes"
+            why = row["reason"] if target["host"] == row["target"] else ""
+            why = "; ".join(f"{item['reason']} [{item['code']}]" for item in target["rejections"]) or why
+            rows.append((name, target["host"], chosen if target["fits"] else "NO", target["method"] or "-", why))
+    show.table(("CONTAINER", "TARGET", "CAN GO", "METHOD", "REASON"), rows)
+    for row in found:
+        for note in row["notes"] if row["movable"] else ():
+            show.line(f"{row['container']}: {note}")
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -165,16 +204,3 @@ def show_one(arguments: argparse.Namespace) -> int:
         moment = datetime.fromtimestamp(event["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         show.line(f"{moment}  +{event['at'] - began:8.3f} s  {event['phase']:<8} {event.get('message', '')}")
     return 0
-
-
-def _movable(row: dict[str, Any]) -> str:
-    if row["kept"]:
-        return "stays"
-    return "yes" if row["movable"] else "NO"
-
-
-def _why(row: dict[str, Any]) -> str:
-    if row["movable"]:
-        lower = "; ".join(f"not {rung}: {why}" for rung, why in row["unsupported"].items())
-        return lower or row["reason"]
-    return str(row["reason"])

@@ -29,6 +29,8 @@ from watchdog.daemon.judgement import SEVERITIES, Judgement, RulePlaces, signal_
 from watchdog.daemon.ledger import Ledger
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.peering import Peering
+from watchdog.daemon.probing import probe
+from watchdog.daemon.readiness import Readiness, Verdicts, change, stuck
 from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
 from watchdog.policy.evaluate import Assessment
@@ -80,6 +82,7 @@ class Daemon:
             readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
         )
         self.jobs = Jobs()
+        self.readiness = Readiness(self.settings.evacuation.check_s, self._tell_readiness)
         self.engine: Engine | None = None
         self.sentence = "starting"
         self._peering: Peering | None = None
@@ -161,6 +164,8 @@ class Daemon:
         told = Action.ALERT in decision.actions
         self.judgement.tell_fired(self.host, self.deliverer.send, verdict_told=told)
         self._tell_blindness()
+        if self.engine is not None and self.flags.flags.state is HostState.HEALTHY:
+            self.readiness.tick(self.engine.examine)
         if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
             self._evacuate_again()
         self._survey()
@@ -272,6 +277,12 @@ class Daemon:
 
         return self.jobs.start(f"migration of {container}", work)
 
+    def probe(self, target: str | None) -> Job:
+        """Begin to move a throwaway container to one host, or to each of the others."""
+        engine = self.moving()
+        targets = [target] if target else [peer.name for peer in self.members.peers()]
+        return self.jobs.start("probe", lambda job: probe(engine, targets, job))
+
     def moving(self) -> Engine:
         """Return the engine; raises `PrerequisiteError` while the host belongs to no cluster."""
         if self.engine is None:
@@ -321,6 +332,16 @@ class Daemon:
             self.deliverer.send(Event(host=self.host, severity=Severity.WARNING, kind=Kind.BLIND, text=text))
         if set(reasons) != known:
             self.flags.change(blind=tuple(sorted(reasons)))
+
+    def _tell_readiness(self, verdicts: Verdicts) -> None:
+        """Alert once when an evacuation would leave something behind, and once when it would not any more."""
+        now, known = stuck(verdicts), self.flags.flags.stuck
+        if text := change(known, now):
+            severity = Severity.WARNING if now else Severity.INFO
+            text = f"{self.host}: {text}"
+            self.deliverer.send(Event(host=self.host, severity=severity, kind=Kind.READINESS, text=text))
+        if set(now) != set(known):
+            self.flags.change(stuck=tuple(sorted(now)))
 
     def _join_cluster(self) -> None:
         """Open the doors to peers as soon as this host belongs to a cluster."""

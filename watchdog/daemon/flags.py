@@ -22,6 +22,7 @@ class Flags(Value):
     state: HostState = HostState.HEALTHY
     storm: str = ""  # why nothing is moved on signals alone; only an admin ends it
     storm_reset_at: float = 0.0  # Unix seconds; what turned bad before does not count
+    stuck: tuple[str, ...] = ()  # which containers could not be moved and why, as admins were told
     blind: tuple[str, ...] = ()  # what cannot be read, as admins were told
     told: tuple[str, ...] = ()  # rules that have fired, each with its device, as admins were told
     silences: tuple[Silence, ...] = ()

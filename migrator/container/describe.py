@@ -1,0 +1,188 @@
+"""What a container is made of: podman's description and the kernel's view of its processes, as `ContainerFacts`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from migrator.command import run
+from migrator.container import mounts
+from migrator.container.obstacles import Surroundings, obstacles
+from migrator.container.probe import is_probe
+from migrator.container.processes import held_descriptors, neighbours
+from migrator.container.rules import StorageRules
+from migrator.errors import CommandError, LifeboatError, PrerequisiteError
+from migrator.model import ContainerFacts, NetworkAttachment, VolumeMount
+from migrator.runtime import podman
+from migrator.runtime.cgroup import Cgroup
+from migrator.settings import MigratorSettings
+
+TIMEOUT_S = 15.0
+ASKED_AT_ONCE = 4
+
+
+def running(settings: MigratorSettings) -> tuple[ContainerFacts, ...]:
+    """Return the running containers of this host; one that vanishes meanwhile is not among them."""
+    drivers = podman.network_drivers()
+
+    def one(identifier: str) -> ContainerFacts | None:
+        try:
+            return describe(identifier, settings, drivers)
+        except PrerequisiteError:
+            return None
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as workers:
+        found = list(workers.map(one, podman.running_ids()))
+    return tuple(facts for facts in found if facts and not (facts.pod_infra or is_probe(facts)))
+
+
+def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] | None = None) -> ContainerFacts:
+    """Return what is known of one container; raises `PrerequisiteError` when there is none of this name.
+
+    `drivers` are those of this host's networks, when they are known already.
+    """
+    try:
+        inspected = podman.inspect(name)
+    except CommandError as error:
+        if "no such container" not in error.message.lower():
+            raise
+        raise PrerequisiteError(
+            f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
+        ) from error
+    pid = int(inspected["State"]["Pid"])
+    pids = _pids(pid)
+    labels = inspected["Config"].get("Labels") or {}
+    rules = StorageRules.of(settings, labels)
+    facts = ContainerFacts(
+        id=inspected["Id"],
+        name=inspected["Name"],
+        image=inspected["ImageName"],
+        image_id=inspected["Image"],
+        runtime=Path(inspected["OCIRuntime"]).name,
+        running=bool(inspected["State"]["Running"]),
+        memory_bytes=_memory_in_use(pids),
+        networks=_attachments(inspected, podman.network_drivers() if drivers is None else drivers, pid),
+        volumes=tuple(_volume(mount, rules) for mount in inspected["Mounts"]),
+        labels=labels,
+        published_ports=_published(inspected),
+        secrets=tuple(item["Name"] for item in inspected["Config"].get("Secrets") or ()),
+        devices=tuple(device["PathOnHost"] for device in inspected["HostConfig"].get("Devices") or ()),
+        log_driver=(inspected["HostConfig"].get("LogConfig") or {}).get("Type", ""),
+        pod_infra=bool(inspected.get("IsInfra")),
+        health_interval=_health_interval(inspected),
+        image_bytes=_image_bytes(inspected["Image"]),
+    )
+    surroundings = Surroundings(
+        cgroup=_cgroup(pid),
+        held=held_descriptors(pids) if facts.running else (),
+        neighbours=neighbours(pid, pids) if facts.running else (),
+        volume_users={mount.name: podman.volume_users(mount.name) for mount in facts.volumes if mount.name},
+    )
+    return facts.model_copy(update={"obstacles": obstacles(facts, inspected, surroundings)})
+
+
+def _pids(pid: int) -> tuple[int, ...]:
+    try:
+        return Cgroup.of_process(pid).pids()
+    except LifeboatError:
+        return ()
+
+
+def _cgroup(pid: int) -> str:
+    try:
+        return str(Cgroup.of_process(pid).path)
+    except LifeboatError:
+        return ""
+
+
+def _memory_in_use(pids: tuple[int, ...]) -> int:
+    """Return the resident memory of a container's processes in bytes, from /proc: no controller is needed."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+        except OSError:
+            continue  # it ended meanwhile
+    return total
+
+
+def _attachments(
+    inspected: Mapping[str, Any], drivers: Mapping[str, str], pid: int
+) -> tuple[NetworkAttachment, ...]:
+    networks = {
+        name: network
+        for name, network in (inspected["NetworkSettings"].get("Networks") or {}).items()
+        if name in drivers  # host and none are not networks that could be moved
+    }
+    interfaces = _interfaces(pid) if len(networks) > 1 else {}
+    found = []
+    for name, network in networks.items():
+        pairs = [
+            (network.get("IPAddress"), network.get("IPPrefixLen")),
+            (network.get("GlobalIPv6Address"), network.get("GlobalIPv6PrefixLen")),
+        ]
+        found.append(
+            NetworkAttachment(
+                network=name,
+                driver=drivers[name],
+                interface=interfaces.get(network["MacAddress"], "eth0"),
+                mac=network["MacAddress"],
+                addresses=tuple(f"{address}/{length}" for address, length in pairs if address),
+            )
+        )
+    return tuple(found)
+
+
+def _interfaces(pid: int) -> dict[str, str]:
+    """Return MAC address -> interface in a container, for podman's description does not tell which is which."""
+    argv = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link"]
+    result = run(argv, timeout_s=TIMEOUT_S, check=False)
+    links = json.loads(result.output or "[]") if result.status == 0 else []
+    return {link["address"]: link["ifname"] for link in links if "address" in link}
+
+
+def _volume(mount: Mapping[str, Any], rules: StorageRules) -> VolumeMount:
+    kind, source = mount["Type"], mount["Source"]
+    described = podman.inspect_volume(mount["Name"]) if kind == "volume" else {}
+    volume = VolumeMount(
+        kind=kind,
+        name=mount.get("Name", ""),
+        source=source,
+        destination=mount["Destination"],
+        writable=bool(mount["RW"]),
+        driver=described.get("Driver", ""),
+        options=described.get("Options") or {},
+        labels=described.get("Labels") or {},
+    )
+    return mounts.judged(volume, rules)
+
+
+def _published(inspected: Mapping[str, Any]) -> tuple[int, ...]:
+    ports = inspected["HostConfig"].get("PortBindings") or {}
+    return tuple(int(binding["HostPort"]) for bindings in ports.values() for binding in bindings or ())
+
+
+def _health_interval(inspected: Mapping[str, Any]) -> str:
+    """Return the interval of the health check as podman's command line takes it, empty when there is none."""
+    check = inspected["Config"].get("Healthcheck") or {}
+    test = check.get("Test") or []
+    if not test or test[0] == "NONE":
+        return ""
+    return f"{int(check.get('Interval') or 0) // 1_000_000}ms" if check.get("Interval") else ""
+
+
+known_image_bytes = lru_cache(maxsize=256)(podman.image_bytes)
+"""An image never changes, so it is asked for once; a failure is not remembered."""
+
+
+def _image_bytes(image: str) -> int:
+    try:
+        return known_image_bytes(image)
+    except LifeboatError:
+        return 0

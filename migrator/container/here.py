@@ -1,0 +1,134 @@
+"""Looks at this host for what incoming containers need; everything is read once, when it is first asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from migrator import hardware
+from migrator.command import run
+from migrator.container import mounts
+from migrator.container.fit import Here, PathHere, Remains, VolumeHere, refusals
+from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.hall import Hall
+from migrator.model import ContainerFacts, NetworkFacts
+from migrator.runtime import podman, tombstone
+from migrator.settings import BindMounts
+
+TIMEOUT_S = 10.0
+NAMESPACES = Path("/run/netns")
+STORAGE = Path("/var/lib/containers")
+
+
+class Look:
+    """One look at this host, for any number of containers."""
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+
+    def here(self, container: ContainerFacts) -> Here:
+        """Return what this host is for a container; whether its name is taken is not looked at."""
+        storage = os.statvfs(STORAGE if STORAGE.exists() else Path("/"))
+        names = [mount.name for mount in container.volumes if mount.name]
+        binds = [mount for mount in container.volumes if mount.binds]
+        return Here(
+            host=self._hall.host,
+            has_image=container.image_id in self._images,
+            secrets=self._secrets if container.secrets else frozenset(),
+            ports=frozenset(hardware.listening_ports()) if container.published_ports else frozenset(),
+            addresses=self._addresses if container.networks else frozenset(),
+            networks=self._networks if container.networks else (),
+            volumes={name: found for name in names if (found := _volume(name))},
+            paths={mount.path: _path(Path(mount.path), compared=bool(mount.digest)) for mount in binds},
+            mounted=mounts.parse(mounts.MOUNTINFO.read_text()) if binds else (),
+            remains=remains(self._hall.state, container),
+            sync=self._hall.settings.bind_mounts is BindMounts.SYNC,
+            shared_paths=self._hall.settings.shared_paths,
+            storage_free_bytes=storage.f_bavail * storage.f_frsize,
+        )
+
+    @cached_property
+    def _images(self) -> frozenset[str]:
+        return frozenset(podman.image_ids())
+
+    @cached_property
+    def _secrets(self) -> frozenset[str]:
+        return frozenset(podman.secret_names())
+
+    @cached_property
+    def _networks(self) -> tuple[NetworkFacts, ...]:
+        return podman.networks()
+
+    @cached_property
+    def _addresses(self) -> frozenset[str]:
+        return frozenset(addresses())
+
+
+def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> bool:
+    """Raise `PrerequisiteError` with every reason why this host cannot take the container now.
+
+    Returns whether its image has to come as well, which only happens with `copy_image`.
+    """
+    host = hall.host
+    if podman.has_container(container.name) or podman.has_container(container.id):
+        raise PrerequisiteError(
+            f"{host} already has a container named {container.name}",
+            code="target-name-taken",
+            hint=f"remove it there: podman rm {container.name}",
+        )
+    if found := refusals(container, Look(hall).here(container)):
+        why = "; ".join(item.reason for item in found)
+        raise PrerequisiteError(f"{host} cannot take {container.name}: {why}", code=found[0].code)
+    needs_image = not podman.has_image(container.image_id)
+    if needs_image and not copy_image:
+        raise PrerequisiteError(
+            f"{host} lacks the image {container.image}",
+            code="target-lacks-image",
+            hint="load it there, or set migrator.copy_images = true",
+        )
+    return needs_image
+
+
+def remains(state: Path, container: ContainerFacts) -> Remains:
+    """Return what this container left here when it went, by its tombstone."""
+    story = tombstone.read(state, container.name)
+    if story.get("id") != container.id:
+        return Remains()
+    return Remains(frozenset(story.get("volumes", ())), frozenset(story.get("paths", ())))
+
+
+def addresses() -> Iterator[str]:
+    """Return the addresses in all named network namespaces of this host: podman names those of its containers.
+
+    Asking podman would wait for the lock of a container that is just coming.
+    """
+    for namespace in sorted(NAMESPACES.iterdir()) if NAMESPACES.is_dir() else ():
+        argv = ["nsenter", f"--net={namespace}", "ip", "-json", "address"]
+        result = run(argv, timeout_s=TIMEOUT_S, check=False)
+        for link in json.loads(result.output or "[]") if result.status == 0 else ():
+            yield from (item["local"] for item in link.get("addr_info", ()) if item.get("scope") == "global")
+
+
+def _volume(name: str) -> VolumeHere | None:
+    if not podman.has_volume(name):
+        return None
+    described = podman.inspect_volume(name)
+    try:
+        in_use = bool(podman.volume_users(name))
+    except LifeboatError:
+        in_use = True  # podman cannot say, for a container's lock is held
+    return VolumeHere(described["Options"] or {}, _has_files(Path(described["Mountpoint"])), in_use)
+
+
+def _path(path: Path, *, compared: bool) -> PathHere:
+    return PathHere(path.exists(), _has_files(path), mounts.digest(path) if compared else "")
+
+
+def _has_files(path: Path) -> bool:
+    try:
+        return path.is_dir() and any(path.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,103 @@
+"""What keeps a container from moving, wherever it were to go. Values in, values out.
+
+Everything that is named here was tried on real containers, or is something that podman, runc or CRIU refuse in
+words; what cannot be seen beforehand is found by CRIU itself, and the container goes on where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrator.container.processes import Held, Neighbour
+from migrator.model import ContainerFacts, Method, Obstacle, Treatment
+
+HARMLESS_DEVICES = frozenset(("/dev/fuse", "/dev/net/tun", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"))
+"""Devices of the kernel itself: as long as nobody has them open, one host's are as good as another's."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What podman's description does not tell: the kernel's view, and other containers."""
+
+    cgroup: str = ""
+    held: tuple[Held, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    volume_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # volume -> ids of running containers
+
+
+def obstacles(
+    facts: ContainerFacts, inspected: Mapping[str, Any], surroundings: Surroundings
+) -> tuple[Obstacle, ...]:
+    """Return every obstacle; empty when the container can take every rung."""
+    found = list(_runtime(facts))
+    found += _namespaces(facts, inspected, surroundings)
+    found += _devices(facts)
+    found += _mounts(facts, surroundings)
+    found += (
+        Obstacle(code="not-dumpable", reason=f"process {held.pid} ({held.program}) {held.what}")
+        for held in surroundings.held
+    )
+    return tuple(found)
+
+
+def _runtime(facts: ContainerFacts) -> Iterator[Obstacle]:
+    if facts.runtime not in ("runc", "crun"):
+        yield Obstacle(code="runtime", reason=f"runtime {facts.runtime} cannot be checkpointed")
+    elif facts.runtime != "runc":
+        reason = f"created with {facts.runtime}; only runc restores with memory on demand"
+        yield Obstacle(code="runtime-not-lazy", reason=reason, methods=(Method.LAZY,))
+
+
+def _namespaces(
+    facts: ContainerFacts, inspected: Mapping[str, Any], surroundings: Surroundings
+) -> Iterator[Obstacle]:
+    host_config, joined = inspected.get("HostConfig", {}), False
+    for kind, what in (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc")):
+        mode = str(host_config.get(kind, ""))
+        if mode == "host":
+            yield Obstacle(code=f"host-{what}", reason=f"shares the host's {what} namespace")
+        elif mode.startswith(("container:", "ns:")) and not inspected.get("Pod"):
+            joined = True
+            yield Obstacle(
+                code="joined-namespace",
+                reason=f"lives in the {what} namespace of another ({mode})",
+                methods=tuple(Method),
+            )
+    if inspected.get("Pod"):
+        reason = "belongs to a pod: its members share namespaces, and podman restores them only one by one"
+        yield Obstacle(code="in-pod", reason=reason, methods=tuple(Method))
+    elif surroundings.neighbours and not joined:
+        other = surroundings.neighbours[0]
+        yield Obstacle(
+            code="shared-namespace",
+            reason=f"process {other.pid} ({other.program}), not of this container, lives in its "
+            f"{other.namespace} namespace",
+        )
+    if "/libpod-payload-" in surroundings.cgroup:
+        unit = facts.labels.get("PODMAN_SYSTEMD_UNIT", "a systemd unit")
+        reason = f"has its cgroup in {unit} (--cgroups=split, as Quadlet does it), which podman refuses to restore"
+        yield Obstacle(code="split-cgroup", reason=reason, methods=tuple(Method))
+    if facts.running and facts.id not in surroundings.cgroup:
+        yield Obstacle(code="no-own-cgroup", reason="has no cgroup of its own that could be frozen")
+
+
+def _devices(facts: ContainerFacts) -> Iterator[Obstacle]:
+    for device in facts.devices:
+        if device not in HARMLESS_DEVICES:
+            reason = f"uses the device {device}, which stays on this host"
+            yield Obstacle(code="device", reason=reason, methods=tuple(Method))
+
+
+def _mounts(facts: ContainerFacts, surroundings: Surroundings) -> Iterator[Obstacle]:
+    for mount in facts.volumes:
+        if mount.treatment is Treatment.REFUSE:
+            yield Obstacle(code=f"{mount.kind}-mount", reason=mount.reason, methods=tuple(Method))
+        others = [user for user in surroundings.volume_users.get(mount.name, ()) if user != facts.id]
+        if others and mount.treatment in (Treatment.COPY, Treatment.COPY_LATE):
+            yield Obstacle(
+                code="volume-in-use",
+                reason=f"volume {mount.name} is also used by the container {others[0][:12]}, which stays",
+                methods=tuple(Method),
+            )

@@ -1,0 +1,35 @@
+"""What podman does when it starts a container, and does not when it restores one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from migrator.command import run
+from migrator.container.probe import is_probe, remove_arrived
+from migrator.errors import LifeboatError
+from migrator.model import ContainerFacts
+from migrator.runtime import podman
+
+TIMEOUT_S = 15.0
+
+
+def settle(container: ContainerFacts) -> Iterator[str]:
+    """Give a container that came what podman's restore leaves out; yields, in words, what differs from podman's."""
+    if is_probe(container):
+        remove_arrived(container)
+    elif container.health_interval:
+        try:
+            podman.renew_health_check(container.id, container.health_interval)
+        except LifeboatError as error:
+            yield f"podman makes no timer for the health check ({error}), so there is one of lifeboat's"
+            own_timer(container)
+
+
+def own_timer(container: ContainerFacts) -> None:
+    """Run the health check as podman's timer would (libpod, createTimer), until the container is gone."""
+    unit = f"{container.id}-lifeboat"
+    check = f"podman healthcheck run {container.id}"
+    script = f"{check}; podman container exists {container.id} || systemctl stop {unit}.timer"
+    timer = [f"--unit={unit}", "--on-active=1s", f"--on-unit-inactive={container.health_interval}"]
+    timer.append("--timer-property=AccuracySec=1s")
+    run(["systemd-run", "--quiet", "--collect", *timer, "sh", "-c", script], timeout_s=TIMEOUT_S)
