@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -13,6 +11,7 @@ from fastapi import APIRouter
 from migrator import hardware
 from migrator.caretaker import Caretaker, adopted
 from migrator.choice.filters import reject
+from migrator.claims import Claims
 from migrator.container import describe
 from migrator.container.probe import probed
 from migrator.container.verdicts import Asked, ContainerVerdict, judge
@@ -36,7 +35,7 @@ from migrator.model import (
     Phase,
     Rejection,
 )
-from migrator.names import MigrationId
+from migrator.names import MigrationId, new_id
 from migrator.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.server import Member
@@ -44,10 +43,10 @@ from migrator.peers.stream_server import StreamHandler
 from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
 from migrator.planning.rates import Past, measured, measured_link
 from migrator.recovery import SourceRecovery
-from migrator.registry.etcd import EtcdRegistry
-from migrator.registry.records import NoRecords, Presence, Registry
+from migrator.registry.opening import open_registry
+from migrator.registry.records import Presence
 from migrator.registry.records import Standing as RegistryStanding
-from migrator.registry.settings import Kind, RegistrySettings
+from migrator.registry.settings import RegistrySettings
 from migrator.reservations import Held, Hold
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
@@ -78,7 +77,8 @@ class Engine:
         registry: RegistrySettings | None = None,
     ) -> None:
         """`health` returns how this host is."""
-        self._registry = self._open_registry(registry or RegistrySettings(), host, peers)
+        self._registry = open_registry(registry or RegistrySettings(), host, peers.pki, self._presence)
+        self._claims = Claims()
         self._host = host
         self._settings = settings
         self._peers = peers
@@ -109,18 +109,11 @@ class Engine:
         self._facts = FactsReader(
             host,
             self._standing,
-            busy=lambda: bool(self._moving) or self._desk.busy,
+            busy=lambda: bool(self._claims) or self._desk.busy,
             labels=settings.labels,
             shared_paths=settings.shared_paths,
             pager=settings.pager,
         )
-        self._moving: set[str] = set()
-        self._lock = threading.Lock()
-
-    def _open_registry(self, settings: RegistrySettings, host: str, peers: PeerDirectory) -> Registry:
-        if settings.kind is Kind.EMBEDDED:
-            return NoRecords()
-        return EtcdRegistry(settings, host, peers.pki, self._presence)
 
     def _presence(self) -> Presence:
         told = self._told_health()
@@ -273,7 +266,7 @@ class Engine:
         facts = facts.model_copy(update={"disk_bytes": self._sizes.disk_in_use(facts)})
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
-        with self._claimed(facts.id, facts.name):
+        with self._claims.claim(facts.id, facts.name):
             rung = self._check_movable(facts, target, method, planned=planned)
             outcome = SourceMigration(
                 self._departure,
@@ -338,7 +331,7 @@ class Engine:
         try:
             recovery = SourceRecovery(self._departure, entry, self._peers)
             container = recovery.journey.container
-            with self._claimed(container.id, container.name):
+            with self._claims.claim(container.id, container.name):
                 recovery.run(ended, failed)
         except (LifeboatError, OSError) as error:
             failed(f"the migration {entry.migration} of {entry.container} could not be brought to an end: {error}")
@@ -386,21 +379,6 @@ class Engine:
         """Return the target's side of the streams."""
         return self._desk.streams()
 
-    @contextmanager
-    def _claimed(self, container: str, name: str) -> Iterator[None]:
-        """Hold a container against a second migration of it."""
-        with self._lock:
-            if container in self._moving:
-                raise PrerequisiteError(
-                    f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
-                )
-            self._moving.add(container)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._moving.discard(container)
-
     def _told_health(self) -> HealthTold:
         health = self._health()
         return HealthTold(
@@ -412,14 +390,8 @@ class Engine:
 
     def _spare_bytes(self) -> int:
         """Return the memory that nobody uses, less the headroom."""
-        memory = hardware.memory()
-        return memory["MemAvailable"] - int(memory["MemTotal"] * self._settings.memory_headroom_percent / 100)
+        return hardware.spare_bytes(self._settings.memory_headroom_percent)
 
 
 def _unheard(_: MigrationEvent) -> None:
     """Nobody watches."""
-
-
-def new_id() -> str:
-    """Return a new migration's id."""
-    return uuid.uuid4().hex[:12]

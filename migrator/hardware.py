@@ -22,6 +22,12 @@ def memory() -> dict[str, int]:
     return {name: int(rest.split()[0]) * 1024 for name, rest in pairs}
 
 
+def spare_bytes(headroom_percent: float) -> int:
+    """Return the memory that nobody uses, less a share of all that is kept back."""
+    found = memory()
+    return found["MemAvailable"] - int(found["MemTotal"] * headroom_percent / 100)
+
+
 @cache
 def processor() -> tuple[str, tuple[str, ...]]:
     """Return the model and the flags of the first processor in /proc/cpuinfo."""

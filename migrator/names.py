@@ -7,6 +7,7 @@ Each has the narrowest pattern that its own program allows. None can begin with 
 from __future__ import annotations
 
 import ipaddress
+import uuid
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -57,3 +58,8 @@ Text = Annotated[str, StringConstraints(max_length=4096)]
 """A path or a sentence that is shown or compared, never opened."""
 
 Milliseconds = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,12}ms)?$")]
+
+
+def new_id() -> str:
+    """Return a new migration's id."""
+    return uuid.uuid4().hex[:12]

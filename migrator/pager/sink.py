@@ -247,6 +247,8 @@ class Sink(ABC):
         """Take one call, if it is the source's and for this migration."""
         try:
             link, who = welcome_link(caller, self._pki, self._plain_caller, pure=self.pure_tls)
+            if who.name != self.order.source:
+                raise NotAllowedError(f"{who.name} may not call here", code="not-the-source")
             purpose = read_greeting(link, self.order.migration, self.order.secret)
         except (LifeboatError, OSError, ValueError) as error:
             _log.warning("a caller was turned away: %s", error)
@@ -254,8 +256,8 @@ class Sink(ABC):
             return
         finally:
             door.leave(address)
-        if who.name != self.order.source or not PURPOSES.fullmatch(purpose or ""):
-            _log.warning("%s may not call here", who.name)
+        if not PURPOSES.fullmatch(purpose or ""):
+            _log.warning("%s called for nothing that is known here", who.name)
             link.close()
             return
         link.settle()

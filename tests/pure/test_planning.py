@@ -170,7 +170,7 @@ def test_what_comes_too_late_is_said_and_goes_down_the_ladder() -> None:
     assert (
         one(plan([container("large", 2)], [host("b")], rates=slow, time_left_s=30.0), "large").method is Method.COLD
     )
-    kept = container("large", 2, unsupported={"cold": "its files are nowhere else"})
+    kept = container("large", 2, obstacles=obstacles("its files are nowhere else", "cold"))
     assert one(plan([kept], [host("b")], rates=slow, time_left_s=30.0), "large").late
     none = plan([container("large", 2)], [host("b")], rates=rates, time_left_s=1.0)
     assert [item.container for item in none.late] == ["large"]

@@ -1,0 +1,17 @@
+"""The registry that the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from migrator.registry.etcd import EtcdRegistry
+from migrator.registry.records import NoRecords, Presence, Registry
+from migrator.registry.settings import Kind, RegistrySettings
+
+
+def open_registry(settings: RegistrySettings, host: str, pki: Path, presence: Callable[[], Presence]) -> Registry:
+    """Return the registry of a host; `presence` is what it says of itself."""
+    if settings.kind is Kind.EMBEDDED:
+        return NoRecords()
+    return EtcdRegistry(settings, host, pki, presence)
