@@ -3,7 +3,7 @@
 SQLite; one row for each run of readings of the same value (see `series`). A change is written at once; that
 nothing has changed is written every five minutes, so a crash costs at most the last confirmations. What is older
 than `keep_days`, or does not fit into `keep_mb`, is forgotten, the oldest first. 24 disks, 64 DIMMs and 200
-sensors whose every reading differs take some 80 MB in 90 days (`./run bench history`).
+sensors whose every reading differs take some 140 MB in 90 days (`./run bench history`).
 """
 
 from __future__ import annotations
