@@ -21,6 +21,9 @@ from typing import IO
 from migrator.errors import CommandError
 
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
+
+SYSTEMD_WORDS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""sd_notify(3), sd_watchdog_enabled(3): podman would write them into a container's description."""
 LOOK_S = 0.5  # how often `go_on` is asked
 
 
@@ -42,8 +45,9 @@ class CommandResult:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a program: ours, in the C locale, plus `extra`."""
-    return {**os.environ, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(extra or {})}
+    """Return the environment for a program: ours, in the C locale, plus `extra`, without systemd's words to us."""
+    ours = {name: value for name, value in os.environ.items() if name not in SYSTEMD_WORDS}
+    return {**ours, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(extra or {})}
 
 
 def run(

@@ -113,6 +113,7 @@ class Engine:
             labels=settings.labels,
             shared_paths=settings.shared_paths,
             pager=settings.pager,
+            creates_for_others=settings.accept_privileged,
         )
 
     def _presence(self) -> Presence:
@@ -244,7 +245,9 @@ class Engine:
     def probe(self, target: str) -> MigrationOutcome:
         """Move a throwaway container to a target, and leave nothing of it on either host."""
         name = f"lifeboat-probe-{new_id()}"
-        return probed(name, self._host, self._hall.state, lambda name: self.migrate(name, target, None, _unheard))
+        return probed(
+            name, self._host, self._hall.state, lambda name: self.migrate(name, target, None, lambda _: None)
+        )
 
     def migrate(
         self,
@@ -295,8 +298,10 @@ class Engine:
             raise PrerequisiteError(f"{facts.name} cannot be moved: {reasons}", code="container-unsupported")
         rejections = () if planned else self.check(facts, target, rung)
         if rejections:
+            why_cold = sorted(set(facts.unsupported.values())) if rung is Method.COLD else []
+            said = "; ".join([*why_cold, *(item.reason for item in rejections)])
             raise PrerequisiteError(
-                f"{target} cannot take {facts.name}: {'; '.join(item.reason for item in rejections)}",
+                f"{target} cannot take {facts.name}: {said}",
                 code=rejections[0].code,
             )
         return rung
@@ -391,7 +396,3 @@ class Engine:
     def _spare_bytes(self) -> int:
         """Return the memory that nobody uses, less the headroom."""
         return hardware.spare_bytes(self._settings.memory_headroom_percent)
-
-
-def _unheard(_: MigrationEvent) -> None:
-    """Nobody watches."""

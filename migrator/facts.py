@@ -54,6 +54,7 @@ class FactsReader:
     labels: Mapping[str, str] = field(default_factory=dict)
     shared_paths: tuple[str, ...] = ()
     pager: Pager = Pager.LIFEBOAT
+    creates_for_others: bool = False
     _versions: dict[str, str] = field(default_factory=dict)
     _podman: _Podman = field(default_factory=_Podman)
     _census: Census = field(default_factory=Census)
@@ -92,6 +93,7 @@ class FactsReader:
             labels=dict(self.labels),
             shared_paths=self.shared_paths,
             pager=self.pager,
+            creates_for_others=self.creates_for_others,
             verdict=standing.health.verdict,
             cordoned=standing.health.cordoned,
             evacuating=standing.health.evacuating,

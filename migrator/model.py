@@ -199,6 +199,7 @@ class HostFacts(Value):
     ports: tuple[int, ...] = ()  # ports that listen, or that its containers publish
     devices: tuple[str, ...] = ()  # device files
     shared_paths: tuple[str, ...] = ()  # what lies under these is the same on all hosts that say so
+    creates_for_others: bool = False  # takes the cold rung: creates containers by the words of its peers
     apart: tuple[str, ...] = ()  # groups of `lifeboat.apart` that have a container here
     held: dict[str, Bytes] = Field(default_factory=dict)  # bytes held for the evacuation of each of these hosts
 

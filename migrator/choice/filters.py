@@ -94,6 +94,12 @@ def _criu(need: Need, source: HostFacts, target: HostFacts) -> Reason | None:
     return None
 
 
+def _cold(need: Need, _: HostFacts, target: HostFacts) -> Reason | None:
+    if Method.COLD in need.methods and not target.creates_for_others:
+        return "target-refuses-cold", "it creates no containers by the words of other hosts (accept_privileged)"
+    return None
+
+
 CRIU_FOR_KERNEL = (((6, 16), (4, 2)), ((6, 13), (4, 0)))
 """From this kernel on, CRIU must be at least this: sockets' SO_PASSCRED (6.16) and the vvar area (6.13)."""
 
@@ -166,6 +172,7 @@ NEED_FILTERS: tuple[NeedFilter, ...] = (
     _registers,
     _programs,
     _criu,
+    _cold,
     _kernel,
     _networks,
     _devices,

@@ -24,6 +24,7 @@ def host(name: str, **changes: object) -> HostFacts:
         "memory_available_bytes": 8 * GIB,
         "disk_available_bytes": 100 * GIB,
         "networks": (NetworkFacts(name="lan", driver="macvlan"),),
+        "creates_for_others": True,
     }
     return HostFacts.model_validate({**facts, **changes})
 

@@ -182,7 +182,8 @@ REFUSED: dict[str, tuple[list[str], list[str], str, str]] = {
 def test_a_throwaway_container_proves_the_way(cluster: Lab) -> None:
     """`lifeboat check --deep` moves one, and leaves nothing of it; it finds what facts cannot tell."""
     alpha, beta = cluster.host("alpha"), cluster.host("beta")
-    assert cluster.host("alpha").run(["lifeboat", "check", "--deep"], timeout_s=120).status == 0
+    first = alpha.run(["lifeboat", "check", "--deep"], timeout_s=120, check=False)
+    assert first.status == 0, first.errors + first.output
     for host in (alpha, beta):
         left = "podman ps --all --format '{{.Names}}'; podman images --format '{{.Repository}}'; "
         left += "ls /var/lib/lifeboat/tombstones /run/lifeboat/migrations 2>/dev/null"
