@@ -260,8 +260,6 @@ class Reception:
             self._reason = reason
             self._arrival.abort()
             self._remove()
-            for missing in settle(self.proposal.container):
-                self._record.write(Phase.DRAIN, missing)
             self._volumes.remove()
             self._standing = Standing.ABORTED
             self._end(Phase.ABORTED, reason)
@@ -338,6 +336,8 @@ class Reception:
                 raise ExecutionError(f"this migration is {report.standing} here", code="not-drained")
             tombstone.lift(self._hall.state, self.proposal.container)
             tombstone.remove(self._hall.state, self.proposal.container)
+            for missing in settle(self.proposal.container):
+                self._record.write(Phase.DRAIN, missing)
             self._standing = Standing.COMPLETE
             self._end(Phase.DONE, "complete", drained_bytes=report.drained_bytes, drain_s=report.drain_s)
 

@@ -60,8 +60,12 @@ def start_by_policy(name: str) -> None:
 
 
 def stop(name: str, timeout_s: float) -> None:
-    """Stop a container as podman does: its stop signal, and the kill when its time is over."""
-    run(["podman", "stop", name], timeout_s=timeout_s)
+    """Stop a container as podman does: its stop signal, and the kill when its own time is over.
+
+    `timeout_s` is what podman may take besides that time, which is the container's to choose.
+    """
+    inspected = _json(["podman", "container", "inspect", name])[0]
+    run(["podman", "stop", name], timeout_s=timeout_s + float(inspected["Config"].get("StopTimeout") or 0))
 
 
 def kill_and_wait(name: str) -> None:

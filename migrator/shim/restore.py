@@ -108,6 +108,8 @@ class Restore:
         for log in (self._directory / "restore.log", Path(option(self._arguments, "--log"))):
             if reason := first_error(log):
                 return reason
+        if self._process is not None and (status := self._process.poll()) is not None:
+            return f"runc ended with exit status {status} and did not say why"
         return f"not done within {RESTORE_WAIT_S:g} s"
 
 

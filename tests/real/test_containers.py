@@ -194,7 +194,7 @@ def test_a_throwaway_container_proves_the_way(cluster: Lab) -> None:
         assert failed.status == 3
         (probe,) = json.loads(failed.output)
         assert not probe["moved"]
-        assert "made to fail" in probe["reason"]
+        assert "CRIU cannot restore this container" in probe["reason"]
     finally:
         shell(beta, "rm -f /usr/local/bin/runc")
     assert shell(alpha, "podman ps --all --quiet") == ""

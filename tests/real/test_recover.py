@@ -1,4 +1,4 @@
-"""What a human, or the fallback, does where a migration cannot end by itself; and the cold rung."""
+"""What a human does where a migration cannot end by itself; and the cold rung."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.crash import ADDRESS, CONTAINER, FAULTS, Cell
+from tests.lab.crash import ADDRESS, CONTAINER, Cell
 from tests.lab.lab import Lab
 from tests.lab.stops import STOPS, Stop, Turnstile
 from tests.lab.traffic import ask
@@ -57,14 +57,6 @@ def test_a_human_resumes_it_when_the_target_is_dead(cell: Cell) -> None:
     cell.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
     assert cell.wait(lambda: not cell.unsettled(cell.target), 60), "the target does not give way"
     assert cell.runs_on() == ["alpha"]
-
-
-@pytest.mark.parametrize("cell", [{"fallback": "cold"}], indirect=True)
-def test_the_fallback_starts_it_anew_when_the_source_is_dead(cell: Cell) -> None:
-    verdict = cell.run(stop("source: drain"), next(item for item in FAULTS if item.name == "source host"))
-    assert verdict.struck, verdict.said
-    assert verdict.wrong == [], verdict
-    assert verdict.outcome == "anew on the target", verdict
 
 
 def test_the_cold_rung_moves_files_and_loses_no_row(cell: Cell) -> None:
