@@ -1,4 +1,4 @@
-"""What a human does where a migration cannot end by itself; and the cold rung."""
+"""What a human does where a migration cannot end by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.crash import ADDRESS, CONTAINER, Cell
+from tests.lab.crash import ADDRESS, Cell
 from tests.lab.lab import Lab
 from tests.lab.stops import STOPS, Stop, Turnstile
 from tests.lab.traffic import ask
@@ -28,11 +28,6 @@ def cell(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[C
 def stop(name: str) -> Stop:
     """Return a stop by its name."""
     return next(item for item in STOPS if item.name == name)
-
-
-def rows_lost(cell: Cell) -> set[int]:
-    """Return the acknowledged rows that are not in the database."""
-    return set(cell.seen()["acknowledged"]) - set(ask(cell.lab, ADDRESS, "rows")["rows"])
 
 
 def test_a_human_resumes_it_when_the_target_is_dead(cell: Cell) -> None:
@@ -57,20 +52,3 @@ def test_a_human_resumes_it_when_the_target_is_dead(cell: Cell) -> None:
     cell.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
     assert cell.wait(lambda: not cell.unsettled(cell.target), 60), "the target does not give way"
     assert cell.runs_on() == ["alpha"]
-
-
-def test_the_cold_rung_moves_files_and_loses_no_row(cell: Cell) -> None:
-    cell.prepare()
-    move = ["lifeboat", "migrate", CONTAINER, "--to", "beta", "--method", "cold"]
-    refused = cell.source.run(move, check=False, timeout_s=120)
-    assert refused.status == 3, refused.errors
-    assert cell.runs_on() == ["alpha"]
-    assert len(cell.seen()["boots"]) == 1  # it was not disturbed
-    settings = cell.target.read("/etc/lifeboat/lifeboat.toml") + "accept_privileged = true\n"
-    cell.target.write("/etc/lifeboat/lifeboat.toml", settings)
-    cell.target.run(["systemctl", "restart", "lifeboatd"])
-    done = cell.source.run(move, check=False, timeout_s=120)
-    assert done.status == 0, done.errors
-    assert cell.wait(lambda: len(cell.seen()["boots"]) == 2, 30)
-    assert cell.runs_on() == ["beta"]
-    assert rows_lost(cell) == set()
