@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyroute2 import netns
+
 ETH_P_ARP = 0x0806
 ETH_P_IPV6 = 0x86DD
 BROADCAST = b"\xff" * 6
@@ -38,8 +40,6 @@ class Announcer:
     def __init__(self, namespace: Path, announcements: tuple[Announcement, ...]) -> None:
         self._stack = ExitStack()
         self._ready: list[tuple[socket.socket, bytes]] = []
-        from pyroute2 import netns  # noqa: PLC0415  9 MiB, which a daemon that never migrated need not hold
-
         netns.pushns(str(namespace))
         try:
             for announcement in announcements:
