@@ -109,19 +109,22 @@ class Engine:
         self._facts = FactsReader(
             host,
             self._standing,
-            busy=lambda: bool(self._claims) or self._desk.busy,
+            busy=lambda: self.busy,
             labels=settings.labels,
             shared_paths=settings.shared_paths,
             pager=settings.pager,
             creates_for_others=settings.accept_privileged,
         )
 
+    @property
+    def busy(self) -> bool:
+        """Say whether a container comes or goes: podman holds its lock, and whoever asks for all of them waits."""
+        return bool(self._claims) or self._desk.busy
+
     def _presence(self) -> Presence:
         told = self._told_health()
-        spare = self._spare_bytes()
-        return Presence(
-            host=self._host, verdict=told.verdict, evacuating=told.evacuating, spare_bytes=max(0, spare)
-        )
+        spare = max(0, self._spare_bytes())
+        return Presence(host=self._host, verdict=told.verdict, evacuating=told.evacuating, spare_bytes=spare)
 
     def registry(self) -> RegistryStanding:
         """Tell how the registry stands."""
@@ -373,12 +376,11 @@ class Engine:
 
         @router.post("/v1/migrations/{migration}/return")
         def give_back_drilled(migration: MigrationId, member: Member) -> Returned:
-            return give_back(self._journal, migration, member, self._move_back)
+            return give_back(
+                self._journal, migration, member, lambda name, to: self.migrate(name, to, None, lambda _: None)
+            )
 
         return router
-
-    def _move_back(self, container: str, host: str) -> MigrationOutcome:
-        return self.migrate(container, host, None, lambda _: None)
 
     def stream_handlers(self) -> Mapping[str, StreamHandler]:
         """Return the target's side of the streams."""

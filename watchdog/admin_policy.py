@@ -133,9 +133,12 @@ def policy_status(daemon: Daemon) -> dict[str, Any]:
 
 
 def affected_containers(daemon: Daemon) -> list[str] | None:
-    """Return the containers whose storage lies on what fails; None for the whole host, for nothing, or unknown."""
+    """Return the containers whose storage lies on what fails; None for the whole host, for nothing, or unknown.
+
+    It is unknown while a container moves: podman would not answer, and a status is wanted then most of all.
+    """
     devices = daemon.assessment.affected
-    if not devices or daemon.engine is None:
+    if not devices or daemon.engine is None or daemon.engine.busy:
         return None
     layers = graph_root()
     storage = {

@@ -157,6 +157,11 @@ def test_what_a_failing_data_disk_takes_with_it_is_told(
     served.tick()
     found = command(capsys, "status")[1]
     assert (found["affected"], found["affected_containers"]) == (["/dev/sda"], ["web"])
+    monkeypatch.setattr(served.engine, "busy", True)
+    assert command(capsys, "status")[1]["affected_containers"] is None, (
+        "podman is not asked while it does not answer"
+    )
+    monkeypatch.setattr(served.engine, "busy", False)
     monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/srv/containers")
     assert command(capsys, "status")[1]["affected_containers"] == ["db", "web"], "all layers lie there"
     monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/data/containers")
