@@ -18,6 +18,7 @@ from migrator.model import (
     Value,
 )
 from migrator.network.sever import COMMON_DRIVERS
+from migrator.planning.plan import ladder
 
 
 class TargetVerdict(Value):
@@ -85,14 +86,12 @@ def _container(planned: PlannedMigration, container: ContainerFacts, asked: Aske
 
 
 def _target(container: ContainerFacts, asked: Asked, target: HostFacts) -> TargetVerdict:
-    """Try the rungs from the best downwards; when none will do, the reasons are those of the last one."""
+    """Try the rungs that a plan would try, best first; when none will do, the reasons are those of the last one."""
     own = tuple(item for item in container.unfit if item.host == target.host)
     judged = container.model_copy(update={"unfit": ()})
-    rejections: tuple[Rejection, ...] = ()
-    for method in Method:
-        if why := container.unsupported.get(method):
-            rejections = (Rejection(host=target.host, code="container-unsupported", reason=why),)
-            continue
+    why = "; ".join(sorted(set(container.unsupported.values())))
+    rejections: tuple[Rejection, ...] = (Rejection(host=target.host, code="container-unsupported", reason=why),)
+    for method in ladder(container, Method.LAZY):
         found = reject(judged, asked.source, target, method, headroom_percent=asked.headroom_percent)
         if not (rejections := (*found, *(item for item in own if item.code not in {one.code for one in found}))):
             return TargetVerdict(host=target.host, fits=True, method=method)

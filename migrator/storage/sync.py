@@ -24,6 +24,9 @@ NANOSECONDS = "--modify-window=-1"
 LAYER, SHARED_MEMORY, VOLUME, BIND = "layer", "shm", "volume:", "bind:"
 """Names of trees: the writable layer, /dev/shm, `volume:NAME`, and `bind:NUMBER` of the container's mounts."""
 
+PARTIAL = 23  # rsync: some files could not be transferred: also one that became another kind of file meanwhile
+AHEAD_ATTEMPTS = 3  # of a copy whose files change under it; what is partial after that is a failure
+
 VANISHED = 24  # rsync: some files vanished before they could be transferred; normal while a container runs
 
 
@@ -64,7 +67,7 @@ def copy_ahead(tree: Tree, destination: Destination, timeout_s: float) -> Snapsh
     """Copy a tree while its container runs; return the scan from which the copy began."""
     write_out(tree.path)
     before = scan(tree.path)
-    _rsync(tree, destination, timeout_s, [NANOSECONDS])
+    _rsync(tree, destination, timeout_s, [NANOSECONDS], attempts=AHEAD_ATTEMPTS)
     return before
 
 
@@ -86,12 +89,21 @@ def copy_difference(tree: Tree, destination: Destination, before: Snapshot | Non
 
 
 def _rsync(
-    tree: Tree, destination: Destination, timeout_s: float, options: list[str], stdin: bytes | None = None
+    tree: Tree,
+    destination: Destination,
+    timeout_s: float,
+    options: list[str],
+    stdin: bytes | None = None,
+    *,
+    attempts: int = 1,
 ) -> None:
     remote = f"{destination.peer}:{tree.name.replace(':', '-')}"
     argv = [*RSYNC, *options, "-e", destination.remote_shell(tree), f"{tree.path}/", remote]
     try:
-        result = run(argv, timeout_s=timeout_s, check=False, stdin=stdin, go_on=destination.go_on)
+        for _ in range(attempts):
+            result = run(argv, timeout_s=timeout_s, check=False, stdin=stdin, go_on=destination.go_on)
+            if result.status != PARTIAL:
+                break
     except CommandError as error:
         raise ExecutionError(
             f"copying {tree.name} to {destination.peer} failed: {error.message}", code="copy-failed"
