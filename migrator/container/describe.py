@@ -80,7 +80,7 @@ def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] |
     surroundings = Surroundings(
         cgroup=_cgroup(pid),
         held=held_descriptors(pids) if facts.running else (),
-        neighbours=neighbours(pid, pids) if facts.running else (),
+        neighbours=neighbours(pid) if facts.running else (),
         volume_users={mount.name: podman.volume_users(mount.name) for mount in facts.volumes if mount.name},
     )
     return facts.model_copy(update={"obstacles": obstacles(facts, inspected, surroundings)})

@@ -66,19 +66,35 @@ def held_descriptors(pids: Iterable[int], proc: Path = PROC) -> tuple[Held, ...]
     return tuple(found.values())
 
 
-def neighbours(first: int, pids: Iterable[int], proc: Path = PROC) -> tuple[Neighbour, ...]:
-    """Return processes of others in a container's own namespaces, one for each namespace."""
-    own = set(pids)
+def neighbours(first: int, proc: Path = PROC) -> tuple[Neighbour, ...]:
+    """Return processes of others in a container's own namespaces, one for each namespace; `first` is its first.
+
+    Whose a process is, its cgroup tells, read after its namespace: a list of the container's processes would be
+    too old for one that it forked since. Ours are no neighbours, as they only look (`nsenter`).
+    """
     links = {name: link for name in NAMESPACES if (link := _link(proc / str(first) / "ns" / name))}
     foreign = {name: link for name, link in links.items() if link != _link(proc / "1/ns" / name)}
+    container, ours = _cgroup(proc / str(first)), _cgroup(proc / "self")
     found: dict[str, Neighbour] = {}
     for entry in proc.iterdir():
-        if not entry.name.isdigit() or int(entry.name) in own:
+        if not entry.name.isdigit():
             continue
         for name, link in foreign.items():
             if name not in found and _link(entry / "ns" / name) == link:
+                cgroup = _cgroup(entry)
+                if cgroup in ("", ours) or f"{cgroup}/".startswith(f"{container}/"):
+                    continue
                 found[name] = Neighbour(int(entry.name), program_name(int(entry.name), proc), name)
     return tuple(found.values())
+
+
+def _cgroup(process: Path) -> str:
+    """Return the line of cgroup v2 in /proc/PID/cgroup, empty when the process is gone."""
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.rstrip("/") for line in lines if line.startswith("0::")), "")
 
 
 def program_name(pid: int, proc: Path = PROC) -> str:

@@ -12,7 +12,7 @@ import pytest
 from migrator.container.fit import HEADROOM_BYTES, Here, PathHere, Remains, VolumeHere, refusals
 from migrator.container.mounts import parse, shared_storage, treat
 from migrator.container.obstacles import Surroundings, obstacles
-from migrator.container.processes import GHOST_LIMIT_BYTES, Held, Neighbour, held_descriptors
+from migrator.container.processes import GHOST_LIMIT_BYTES, Held, Neighbour, held_descriptors, neighbours
 from migrator.container.rules import StorageRules
 from migrator.container.verdicts import Asked, ContainerVerdict, TargetVerdict, judge, notes
 from migrator.container.watches import find, kernel_device, watched_paths
@@ -250,6 +250,25 @@ def fake_process(
         (directory / "fd" / name).symlink_to(target)
     for name, text in (("maps", maps), ("status", status), ("comm", "program\n")):
         (directory / name).write_text(text)
+
+
+def test_a_neighbour_is_told_by_its_cgroup_not_by_a_list_that_ages(tmp_path: Path) -> None:
+    def process(pid: str, net: str, cgroup: str, program: str = "python3") -> None:
+        (tmp_path / pid / "ns").mkdir(parents=True)
+        (tmp_path / pid / "ns/net").symlink_to(f"net:[{net}]")
+        (tmp_path / pid / "cgroup").write_text(f"0::{cgroup}\n")
+        (tmp_path / pid / "comm").write_text(f"{program}\n")
+
+    process("1", "1", "/init.scope")
+    process("self", "1", "/system.slice/lifeboatd.service")
+    process("10", "7", "/machine.slice/libpod-a.scope/container")
+    process("11", "7", "/machine.slice/libpod-a.scope/container")  # forked since
+    process("12", "7", "/machine.slice/libpod-a.scope/container/below")
+    process("13", "7", "/system.slice/lifeboatd.service", "nsenter")  # we, having a look
+    process("14", "1", "/machine.slice/libpod-b.scope/container")
+    assert neighbours(10, tmp_path) == ()
+    process("15", "7", "/machine.slice/libpod-a.scope/container-two", "sleep")
+    assert neighbours(10, tmp_path) == (Neighbour(15, "sleep", "net"),)
 
 
 def test_descriptors_that_criu_refuses(tmp_path: Path) -> None:
