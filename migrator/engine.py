@@ -8,23 +8,16 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from migrator import hardware
-from migrator.caretaker import Caretaker, adopted
 from migrator.choice.filters import reject
-from migrator.claims import Claims
 from migrator.container import describe
 from migrator.container.probe import probed
 from migrator.container.verdicts import Asked, ContainerVerdict, judge
 from migrator.container.welcome import routes as fit_routes
 from migrator.container.welcome import with_answers
-from migrator.departure import Departure, Place
-from migrator.desk import Desk
 from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError
-from migrator.facts import FactsReader, Standing
-from migrator.giving_back import RETURN_LIMIT_S, Returned, give_back
-from migrator.hall import Hall
 from migrator.health import Health
-from migrator.journal import Entry, Journal, Side
+from migrator.host import hardware
+from migrator.host.facts import FactsReader, Standing
 from migrator.model import (
     ContainerFacts,
     EvacuationPlan,
@@ -36,26 +29,33 @@ from migrator.model import (
     Rejection,
 )
 from migrator.names import MigrationId, new_id
-from migrator.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.membership import PeerDirectory
+from migrator.peers.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
 from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
 from migrator.planning.rates import Past, measured, measured_link
-from migrator.recovery import SourceRecovery
+from migrator.protocol.journal import Entry, Journal, Side
+from migrator.protocol.timeline import Observer
+from migrator.recovery.by_hand import Settlement
+from migrator.recovery.incoming import Caretaker, adopted
+from migrator.recovery.outgoing import SourceRecovery
 from migrator.registry.opening import open_registry
 from migrator.registry.records import Presence
 from migrator.registry.records import Standing as RegistryStanding
 from migrator.registry.settings import RegistrySettings
-from migrator.reservations import Held, Hold
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
-from migrator.settlement import Settlement
-from migrator.source import Journey, SourceMigration
+from migrator.source.claims import Claims
+from migrator.source.departure import Departure, Place
+from migrator.source.migration import Journey, SourceMigration
+from migrator.source.turns import Turns
 from migrator.storage.size import Sizes
-from migrator.timeline import Observer
-from migrator.turns import Turns
+from migrator.target.desk import Desk
+from migrator.target.giving_back import RETURN_LIMIT_S, Returned, give_back
+from migrator.target.hall import Hall
+from migrator.target.reservations import Held, Hold
 
 JOURNAL = "journal.db"
 HOLD_S = 120.0  # promises of an evacuation that is cut short are free again after this

@@ -18,11 +18,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
-from migrator.facts import own_version
-from migrator.journal import Side
+from migrator.host.facts import own_version
 from migrator.model import Method, Value
-from migrator.quiet_server import QuietServer
-from migrator.settlement import Wish
+from migrator.peers.quiet_server import QuietServer
+from migrator.protocol.journal import Side
+from migrator.recovery.by_hand import Wish
 from watchdog.admin_policy import add_policy, policy_status
 from watchdog.admin_signals import signals_shown
 from watchdog.daemon.order import Cause, Order

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from migrator.health import Verdict
-from migrator.neighbours import HealthTold
+from migrator.peers.neighbours import HealthTold
 
 
 @dataclass(frozen=True)

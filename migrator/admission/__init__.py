@@ -19,7 +19,7 @@ from migrator.admission import configuration, specification
 from migrator.admission.rules import Places, Terms
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts
-from migrator.protocol import ParkRequest
+from migrator.protocol.messages import ParkRequest
 
 HINT = "what a host takes is in docs/decisions/0081; see also migrator.accept_privileged and migrator.shared_paths"
 

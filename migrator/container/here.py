@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from migrator import hardware
 from migrator.command import run
 from migrator.container import mounts
 from migrator.container.fit import Here, PathHere, Remains, VolumeHere, refusals
 from migrator.errors import LifeboatError, PrerequisiteError
-from migrator.hall import Hall
+from migrator.host import hardware
 from migrator.model import ContainerFacts, NetworkFacts
 from migrator.runtime import podman, tombstone
 from migrator.settings import BindMounts
+from migrator.target.hall import Hall
 
 TIMEOUT_S = 10.0
 NAMESPACES = Path("/run/netns")

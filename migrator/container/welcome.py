@@ -9,9 +9,9 @@ from fastapi import APIRouter
 
 from migrator.container.fit import refusals
 from migrator.container.here import Look
-from migrator.hall import Hall
 from migrator.model import ContainerFacts, Rejection
-from migrator.protocol import FitAnswer, FitQuestion
+from migrator.protocol.messages import FitAnswer, FitQuestion
+from migrator.target.hall import Hall
 
 
 def routes(hall: Hall) -> APIRouter:

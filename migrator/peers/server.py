@@ -25,8 +25,8 @@ from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, Prer
 from migrator.model import HostFacts
 from migrator.peers.identity import Identity, RollFile, check_certificate, identity
 from migrator.peers.limits import Application, Limits, Receive, Scope, Send
+from migrator.peers.quiet_server import QuietServer
 from migrator.peers.tls import OWN, server_context
-from migrator.quiet_server import QuietServer
 
 START_LIMIT_S = 10.0
 HANDSHAKE_S = 10.0

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from migrator.errors import LifeboatError
-from migrator.journal import Decision
 from migrator.peers.tls import OWN
+from migrator.protocol.journal import Decision
 from migrator.registry.gateway import Gateway, put, unchanged
 from migrator.registry.records import Commit, Presence, Standing
 from migrator.registry.settings import RegistrySettings
 from migrator.registry.signed import Seal
-from migrator.reservations import Held, Hold
+from migrator.target.reservations import Held, Hold
 
 TURNS_A_LEASE = 3
 TRIES = 5

@@ -12,10 +12,10 @@ from typing import Protocol
 from pydantic import Field
 
 from migrator.health import Verdict
-from migrator.journal import Decision
 from migrator.model import Value
 from migrator.names import Bytes, HostName, MigrationId
-from migrator.reservations import Held, Hold
+from migrator.protocol.journal import Decision
+from migrator.target.reservations import Held, Hold
 
 
 class Commit(Value):

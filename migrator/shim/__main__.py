@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from migrator.journal import Side
+from migrator.protocol.journal import Side
 from migrator.shim.order import read_order
 from migrator.shim.source import SourceShim
 from migrator.shim.target import TargetShim

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from migrator.errors import PrerequisiteError
-from migrator.journal import Side
 from migrator.model import Method, Value
 from migrator.network.gate import SHUT
+from migrator.protocol.journal import Side
 from migrator.settings import MigratorSettings
 
 ORDER = "order.json"

@@ -15,19 +15,19 @@ from pathlib import Path
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.journal import Decision, Fate, Journal
 from migrator.model import Method, Pager
 from migrator.network import gate, repair
 from migrator.network.namespace import enter_private_network
 from migrator.network.sever import sever
 from migrator.pager.criu_source import PageServerSession
 from migrator.pager.source import PageSource
+from migrator.protocol.journal import Decision, Fate, Journal
+from migrator.protocol.steps import may_give_back
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.frozen import FrozenTree
 from migrator.runtime.runc import first_pid
 from migrator.shim.dump import BEGIN_LIMIT_S, PAGE_SERVER_PORT, Dump
 from migrator.shim.order import CONTROL, Order, PagerAddress
-from migrator.steps import may_give_back
 
 FREEZE_WAIT_S = 2.0  # how long the kernel may take to stop all threads
 RELEASE_WAIT_S = 30.0  # how long CRIU may take to kill and reap the tree

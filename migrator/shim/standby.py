@@ -14,9 +14,9 @@ from pathlib import Path
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.journal import Decision, Fate, Journal
 from migrator.model import Pager
 from migrator.pager.source import PageSource
+from migrator.protocol.journal import Decision, Fate, Journal
 from migrator.runtime.frozen import FrozenTree
 from migrator.shim.order import CONTROL, Order, read_order
 

@@ -2,7 +2,7 @@
 
 The journal is an SQLite file. A small program in the host waits for a line and then takes the file's write lock:
 whoever wants to write the next line waits, and so stands exactly between the two. SQLite lets a writer wait for ten
-seconds (migrator/journal.py), so a stop must be over sooner.
+seconds (migrator/protocol/journal.py), so a stop must be over sooner.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The network is a set of messages that only grows: what was said may be heard at 
 times, in any order, or never, which covers loss, delay, doubling and reordering. Each party may die at any step
 and come back: both daemons, both shims, the page sink, both hosts; the disks (journals, the ban on starting)
 survive a host, all else does not. A restart policy, or somebody's `podman start`, tries to start either copy
-whenever podman would let it. A human may resume, or take over, whenever `migrator.steps` allows it.
+whenever podman would let it. A human may resume, or take over, whenever `migrator.protocol.steps` allows it.
 
-All decisions are those of `migrator.steps`; what is modelled here is what the deeds do.
+All decisions are those of `migrator.protocol.steps`; what is modelled here is what the deeds do.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from migrator.journal import Decision, Fate
-from migrator.protocol import DecisionTold, Standing
-from migrator.steps import (
+from migrator.protocol.journal import Decision, Fate
+from migrator.protocol.messages import DecisionTold, Standing
+from migrator.protocol.steps import (
     BEFORE_RESTORE,
     Claim,
     Reply,

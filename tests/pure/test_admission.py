@@ -13,7 +13,7 @@ from migrator.admission import admit
 from migrator.admission.rules import Places, Terms
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, VolumeMount
-from migrator.protocol import ParkRequest
+from migrator.protocol.messages import ParkRequest
 
 DATA = Path(__file__).parents[1] / "data/podman-5.4.2"
 STORAGE = Path("/var/lib/containers/storage")

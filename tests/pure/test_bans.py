@@ -11,8 +11,8 @@ import pytest
 
 from migrator.command import CommandResult
 from migrator.errors import PrerequisiteError
-from migrator.journal import Decision, Fate, Journal, Side
 from migrator.model import ContainerFacts, Method, MigrationOutcome, NetworkAttachment, Phase
+from migrator.protocol.journal import Decision, Fate, Journal, Side
 from migrator.runtime import podman, tombstone
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from migrator.journal import Decision
-from migrator.protocol import DecisionTold, Standing
-from migrator.steps import Step, next_step
+from migrator.protocol.journal import Decision
+from migrator.protocol.messages import DecisionTold, Standing
+from migrator.protocol.steps import Step, next_step
 
 SILENT = None
 UNDECIDED = DecisionTold(migration="m", decision="")

@@ -11,8 +11,8 @@ from migrator.choice.filters import reject
 from migrator.choice.labels import LABELS, wishes
 from migrator.choice.need import Need, Room
 from migrator.choice.score import Link, fixed_score, room_score
-from migrator.hardware import AT_MINSIGSTKSZ, auxiliary_value, ports_of
 from migrator.health import Verdict
+from migrator.host.hardware import AT_MINSIGSTKSZ, auxiliary_value, ports_of
 from migrator.model import Method, NetworkFacts, Pager, Treatment, VolumeMount
 from migrator.runtime.census import census_of
 from tests.pure.values import GIB, container, host

@@ -17,7 +17,7 @@ from migrator.engine import Engine
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.health import Verdict
 from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase, PlannedMigration
-from migrator.neighbours import HealthTold, Survey
+from migrator.peers.neighbours import HealthTold, Survey
 from migrator.registry.records import Standing as RegistryStanding
 from migrator.settings import MigratorSettings
 from watchdog.admin import AdminServer

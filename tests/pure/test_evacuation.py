@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from migrator.departure import Place
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
 from migrator.health import Verdict
 from migrator.model import ContainerFacts, EvacuationPlan, Method, MigrationEvent, MigrationOutcome, Phase
-from migrator.neighbours import HealthTold
+from migrator.peers.neighbours import HealthTold
 from migrator.planning.plan import plan_evacuation
 from migrator.planning.progress import remaining_s
+from migrator.source.departure import Place
 from tests.pure.values import container, host
 from watchdog.daemon.jobs import Job
 from watchdog.daemon.queue import MoveQueue, Moves

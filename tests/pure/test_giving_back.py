@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from migrator.errors import PrerequisiteError
-from migrator.giving_back import give_back
-from migrator.journal import Journal, Side
 from migrator.model import Method, MigrationOutcome, Phase
-from migrator.protocol import Proposal
+from migrator.protocol.journal import Journal, Side
+from migrator.protocol.messages import Proposal
+from migrator.target.giving_back import give_back
 from tests.pure.values import container
 
 

@@ -14,7 +14,7 @@ PURE = (
     "watchdog/policy/nearness.py",
     "watchdog/state.py",
     "watchdog/storm.py",
-    "migrator/steps.py",
+    "migrator/protocol/steps.py",
 )
 PURE_PACKAGES = ("migrator/choice/", "migrator/planning/")
 IMPURE_IMPORTS = {"subprocess", "time", "os", "socket", "threading", "pathlib"}

@@ -14,7 +14,6 @@ import pytest
 import requests
 
 from migrator.errors import PeerError, PrerequisiteError, UsageError
-from migrator.journal import Decision, Journal, Side
 from migrator.model import HostFacts
 from migrator.network.announce import announcements
 from migrator.pager.pending import Pending
@@ -26,6 +25,7 @@ from migrator.peers.server import PeerServer, build_app
 from migrator.peers.stream_server import StreamServer, feed_command
 from migrator.peers.streams import send_command_output
 from migrator.peers.tls import client_context, server_context
+from migrator.protocol.journal import Decision, Journal, Side
 from migrator.runtime.criu_log import first_error
 from migrator.storage.overlay import find
 from migrator.storage.tree import SAFE_AGE_NS, Snapshot, compare

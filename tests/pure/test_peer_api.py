@@ -201,7 +201,7 @@ def test_a_migration_is_its_source_s_alone(beta: Beta) -> None:
 def test_a_decision_is_told_to_the_target_only(beta: Beta) -> None:
     journal = beta.engine._journal  # what a migration away from here leaves there
     request = json.dumps({"container": CONTAINER, "target": "beta", "method": "lazy", "epoch": 1})
-    from migrator.journal import Decision, Side  # noqa: PLC0415
+    from migrator.protocol.journal import Decision, Side  # noqa: PLC0415
 
     journal.begin("e0e0", Side.SOURCE, "web", request)
     journal.decide("e0e0", Decision.COMMIT)

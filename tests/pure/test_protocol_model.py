@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from migrator.protocol import Standing
-from migrator.steps import Reply, SourceStep, Step
+from migrator.protocol.messages import Standing
+from migrator.protocol.steps import Reply, SourceStep, Step
 from tests.pure import protocol_model as model
 from tests.pure.protocol_model import State
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from migrator.quiet_server import QuietServer
+from migrator.peers.quiet_server import QuietServer
 
 LONG_S = 20.0
 

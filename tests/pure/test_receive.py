@@ -16,7 +16,7 @@ import pytest
 
 from migrator.errors import ExecutionError, PrerequisiteError
 from migrator.model import ContainerFacts, HostFacts, NetworkAttachment, VolumeMount
-from migrator.protocol import Proposal
+from migrator.protocol.messages import Proposal
 from migrator.runtime.tombstone import UNIT_LABEL, remove
 from migrator.storage.image import unpack
 from migrator.storage.jail import Jail

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from migrator.errors import ExecutionError
 from migrator.planning.schedule import Limits
-from migrator.reservations import LONGEST_S, Hold, Reservations
-from migrator.turns import Turns
+from migrator.source.turns import Turns
+from migrator.target.reservations import LONGEST_S, Hold, Reservations
 
 Enter = Callable[[], AbstractContextManager[float]]
 

@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 from fastapi import APIRouter
 
-from migrator.desk import Desk
 from migrator.errors import LifeboatError
-from migrator.hall import Hall
 from migrator.health import Verdict
-from migrator.journal import Decision, Journal, Side
 from migrator.model import ContainerFacts, Method
-from migrator.neighbours import Neighbours
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import remove
+from migrator.peers.neighbours import Neighbours
 from migrator.peers.server import Member
-from migrator.protocol import DecisionTold
+from migrator.protocol.journal import Decision, Journal, Side
+from migrator.protocol.messages import DecisionTold
 from migrator.registry.etcd import EtcdRegistry
 from migrator.registry.gateway import Gateway
 from migrator.registry.records import Commit, NoRecords, Presence, Registry
 from migrator.registry.settings import Kind, RegistrySettings
 from migrator.registry.signed import Seal
-from migrator.reservations import Held, Hold
 from migrator.settings import MigratorSettings
-from migrator.source import Journey
+from migrator.source.migration import Journey
+from migrator.target.desk import Desk
+from migrator.target.hall import Hall
+from migrator.target.reservations import Held, Hold
 from tests.lab.etcd import Etcd
 from tests.pure.cluster import free_port, make_cluster, serving
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from migrator.errors import LifeboatError
-from migrator.facts import own_version
-from migrator.journal import Side
+from migrator.host.facts import own_version
 from migrator.model import Method
-from migrator.settlement import Wish
+from migrator.protocol.journal import Side
+from migrator.recovery.by_hand import Wish
 from watchdog.cli import act, cluster, offline, policy, quiet, watch
 from watchdog.policy.score import Truth
 from watchdog.settings import DIRECTORY, SETTINGS

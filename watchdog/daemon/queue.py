@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from migrator.departure import Place
 from migrator.engine import Engine
 from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts, EvacuationPlan, Method, MigrationOutcome, Phase, PlannedMigration
 from migrator.planning.progress import remaining_s
+from migrator.source.departure import Place
 from watchdog.daemon.jobs import Job
 
 ATTEMPTS = 3  # for one container, each at another host while there is one

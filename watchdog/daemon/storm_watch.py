@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from migrator.errors import LifeboatError
-from migrator.neighbours import Survey
+from migrator.peers.neighbours import Survey
 
 _log = logging.getLogger(__name__)
 

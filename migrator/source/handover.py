@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError, PeerError
-from migrator.holding import Holding
-from migrator.journal import Decision
 from migrator.model import ContainerFacts, Phase
 from migrator.peers.client import PeerClient
-from migrator.protocol import Opened, Report, Standing
+from migrator.protocol.journal import Decision
+from migrator.protocol.messages import Opened, Report, Standing
+from migrator.protocol.steps import SourceStep, source_step
+from migrator.protocol.timeline import Timeline
 from migrator.runtime import podman, tombstone
-from migrator.steps import SourceStep, source_step
-from migrator.timeline import Timeline
+from migrator.source.departure import Departure
+from migrator.source.holding import Holding
 
 CONTROL_WAIT_S = 10.0
 POLL_S = 0.2
@@ -127,7 +127,7 @@ class Handover:
             )
         tombstone.lift(self._shared.state, self._container)
         try:
-            # A target that does not hear it asks by itself: migrator.caretaker.
+            # A target that does not hear it asks by itself: migrator.recovery.incoming.
             path = f"/v1/migrations/{self._id}/complete"
             self._target.call("POST", path, None, Report, timeout_s=CONTROL_WAIT_S)
         except LifeboatError as error:

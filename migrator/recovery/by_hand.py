@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from migrator.caretaker import ask_source
-from migrator.departure import Departure
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
-from migrator.journal import Entry, Fate, Side
 from migrator.model import MigrationOutcome, Phase, Value
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol import Report, Standing
-from migrator.recovery import SourceRecovery
+from migrator.protocol.journal import Entry, Fate, Side
+from migrator.protocol.messages import Report, Standing
+from migrator.protocol.steps import Place, Sight, may_resume, may_take_over, place
+from migrator.recovery.incoming import ask_source
+from migrator.recovery.outgoing import SourceRecovery
 from migrator.runtime import podman, tombstone
-from migrator.steps import Place, Sight, may_resume, may_take_over, place
-from migrator.target import Reception
+from migrator.source.departure import Departure
+from migrator.target.reception import Reception
 
 ASK_WAIT_S = 15.0
 

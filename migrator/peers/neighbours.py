@@ -17,8 +17,8 @@ from migrator.health import Verdict
 from migrator.model import ContainerFacts, HostFacts, Rejection, Value
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol import FitAnswer, FitQuestion
-from migrator.reservations import Held, Hold
+from migrator.protocol.messages import FitAnswer, FitQuestion
+from migrator.target.reservations import Held, Hold
 from migrator.words import printable
 
 ASKED_AT_ONCE = 32

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from migrator.control import ControlClient, Message
 from migrator.errors import LifeboatError, PrerequisiteError
-from migrator.hall import Hall
 from migrator.model import DrainDetails, Transport
 from migrator.pager import sink
-from migrator.protocol import Accepted, Proposal
+from migrator.protocol.messages import Accepted, Proposal
 from migrator.runtime.scope import Scope
+from migrator.target.hall import Hall
 
 CONTROL_WAIT_S = 10.0
 GONE_WAIT_S = 0.5

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from migrator import hardware
 from migrator.command import run
 from migrator.errors import LifeboatError
 from migrator.health import Health
+from migrator.host import hardware
 from migrator.model import HostFacts, NetworkFacts, Pager
 from migrator.runtime import podman
 from migrator.runtime.census import Census, take_census

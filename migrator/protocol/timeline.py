@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from migrator.errors import LifeboatError
-from migrator.journal import Journal
 from migrator.model import DrainDetails, Method, MigrationEvent, MigrationOutcome, Phase, PhaseTime
-from migrator.protocol import Report
+from migrator.protocol.journal import Journal
+from migrator.protocol.messages import Report
 
 Observer = Callable[[MigrationEvent], None]
 

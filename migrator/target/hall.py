@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrator.journal import Journal
+from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
 

@@ -3,7 +3,7 @@ and where a human was called and the waiting goes on.
 
 The shims and the pagers lived on in their scopes. Without a decision the container is given back (its shim has
 done so already, for it heard the daemon die); a committed one goes on draining and is released. What comes in from
-others is looked after by migrator.caretaker.
+others is looked after by migrator.recovery.incoming.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import logging
 import time
 from collections.abc import Callable
 
-from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.journal import Decision, Entry
 from migrator.model import MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol import Report, Standing
+from migrator.protocol.journal import Decision, Entry
+from migrator.protocol.messages import Report, Standing
+from migrator.protocol.steps import Claim, claim_after_reboot
 from migrator.runtime import podman, tombstone
-from migrator.source import Journey, SourceMigration
-from migrator.steps import Claim, claim_after_reboot
+from migrator.source.departure import Departure
+from migrator.source.migration import Journey, SourceMigration
 
 ASK_WAIT_S = 10.0
 AGAIN_S = 5.0

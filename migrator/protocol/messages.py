@@ -13,7 +13,7 @@
     GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
 
 Every request may be repeated, late or lost: a target answers a second one from what it has already done, and
-one that belongs to the past from its journal. What follows from what is decided in migrator/steps.py.
+one that belongs to the past from its journal. What follows from what is decided in migrator/protocol/steps.py.
 """
 
 from __future__ import annotations

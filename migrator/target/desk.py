@@ -15,22 +15,22 @@ from fastapi import APIRouter, Request
 from migrator.admission import admit
 from migrator.admission.rules import Terms
 from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
-from migrator.hall import Hall
-from migrator.journal import Decision, Entry, Fate, Side
 from migrator.model import Method, Phase
 from migrator.names import MigrationId
 from migrator.peers.limits import IMAGES_BYTES
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
 from migrator.peers.streams import Header
-from migrator.protocol import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report, Standing
-from migrator.reservations import Held, Hold, Reservations
+from migrator.protocol.journal import Decision, Entry, Fate, Side
+from migrator.protocol.messages import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report, Standing
+from migrator.protocol.steps import Reply, answer_proposal
 from migrator.runtime import podman
 from migrator.settings import BindMounts
-from migrator.source import Journey
-from migrator.steps import Reply, answer_proposal
+from migrator.source.migration import Journey
 from migrator.storage import image, receive
-from migrator.target import Reception
+from migrator.target.hall import Hall
+from migrator.target.reception import Reception
+from migrator.target.reservations import Held, Hold, Reservations
 
 JAIL = "jail"  # an empty directory below /run/lifeboat
 
@@ -180,7 +180,7 @@ class Desk:
             self._receptions.pop(migration, None)
 
     def routes(self) -> APIRouter:
-        """Return the routes; see migrator/protocol.py."""
+        """Return the routes; see migrator/protocol/messages.py."""
         router = APIRouter(prefix="/v1/migrations")
 
         @router.post("")

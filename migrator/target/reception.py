@@ -2,7 +2,7 @@
 
 A `Reception` is one incoming migration. Everything that outlives the daemon (the parked podman, the page
 sink) is a program of its own with a control socket in the migration's directory, so a restarted daemon
-builds its receptions anew from the journal and these sockets. What follows from what is in migrator.steps.
+builds its receptions anew from the journal and these sockets. What follows from what is in migrator.protocol.steps.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from migrator import evidence
-from migrator.arrival import Arrival, CreatedContainer, ParkedRestore
 from migrator.container.here import require_fit
 from migrator.container.settle import settle
 from migrator.control import ControlClient
-from migrator.drain import Drain, Progress
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
-from migrator.hall import Hall
-from migrator.journal import Decision, Fate
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.pager.sink import SinkState
-from migrator.protocol import Accepted, Opened, ParkRequest, Proposal, Report, Standing
-from migrator.record import Record
+from migrator.protocol import evidence
+from migrator.protocol.journal import Decision, Fate
+from migrator.protocol.messages import Accepted, Opened, ParkRequest, Proposal, Report, Standing
+from migrator.protocol.steps import Reply, answer_abort, answer_commit, answer_yield
 from migrator.runtime import podman, tombstone
-from migrator.steps import Reply, answer_abort, answer_commit, answer_yield
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import Volumes
+from migrator.target.arrival import Arrival, CreatedContainer, ParkedRestore
+from migrator.target.drain import Drain, Progress
+from migrator.target.hall import Hall
+from migrator.target.record import Record
 
 
 class Reception:

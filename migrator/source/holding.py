@@ -12,17 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.control import ControlClient, Message
-from migrator.departure import Departure
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.journal import Side
 from migrator.model import ContainerFacts, Method, Transport
 from migrator.network.sever import left_behind
 from migrator.peers.client import PeerClient
-from migrator.protocol import Accepted, ParkRequest
+from migrator.protocol.journal import Side
+from migrator.protocol.messages import Accepted, ParkRequest
 from migrator.runtime import podman, tombstone
 from migrator.runtime.frozen import FrozenTree, let_go
 from migrator.runtime.scope import Scope
 from migrator.shim import order as shim_order
+from migrator.source.departure import Departure
 from migrator.storage import image
 from migrator.storage.sync import Destination
 

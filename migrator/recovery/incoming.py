@@ -3,7 +3,7 @@
 A source that is alive brings its migrations to an end. When it is silent, what may be done here follows from
 what was journalled: before the restore the container cannot have been committed, so it may be cleared away;
 a restored one only waits, however long, for the source's decision; a committed one is ours. A committed one whose
-memory will not come falls back as its setting or label says. What follows from what is in migrator.steps.
+memory will not come falls back as its setting or label says. What follows from what is in migrator.protocol.steps.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from migrator.control import ControlClient
 from migrator.errors import LifeboatError
-from migrator.hall import Hall
-from migrator.journal import Journal, Side
 from migrator.model import ContainerFacts, Fallback, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol import DecisionTold, Proposal, Standing
+from migrator.protocol.journal import Journal, Side
+from migrator.protocol.messages import DecisionTold, Proposal, Standing
+from migrator.protocol.steps import Step, next_step
 from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
-from migrator.steps import Step, next_step
-from migrator.target import Reception
+from migrator.target.hall import Hall
+from migrator.target.reception import Reception
 
 LOOK_S = 3.0
 QUIET_S = 10.0  # a source that is at work is heard more often, but for long copies

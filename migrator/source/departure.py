@@ -6,10 +6,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrator.journal import Journal
+from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
-from migrator.turns import Turns
+from migrator.source.turns import Turns
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from migrator.command import run
 from migrator.control import ControlClient, Message
-from migrator.drain import Drain
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
-from migrator.hall import Hall
-from migrator.journal import Side
 from migrator.model import Method
-from migrator.protocol import ParkRequest, Proposal
+from migrator.protocol.journal import Side
+from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, overlay
+from migrator.target.drain import Drain
+from migrator.target.hall import Hall
 
 CONTROL_WAIT_S = 10.0
 RESTORE_WAIT_S = 45.0

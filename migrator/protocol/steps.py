@@ -19,8 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from migrator.journal import Decision, Fate
-from migrator.protocol import DecisionTold, Standing
+from migrator.protocol.journal import Decision, Fate
+from migrator.protocol.messages import DecisionTold, Standing
 
 
 class Step(StrEnum):

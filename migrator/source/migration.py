@@ -1,7 +1,7 @@
 """The source's side of one migration up to the commit: prepare, freeze, restore, commit.
 
 Undo steps are pushed as the work goes and dropped at `POINT_OF_NO_RETURN`, the journalled commit. Before
-it every failure gives the container back; after it nothing ever does, and migrator.handover goes on.
+it every failure gives the container back; after it nothing ever does, and migrator.source.handover goes on.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
-from migrator import evidence
-from migrator.departure import Departure, Place
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.handover import Handover
-from migrator.holding import holding
-from migrator.journal import Decision, Side
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
-from migrator.protocol import Accepted, Proposal, Report
+from migrator.protocol import evidence
+from migrator.protocol.journal import Decision, Side
+from migrator.protocol.messages import Accepted, Proposal, Report
+from migrator.protocol.timeline import Observer, Timeline
 from migrator.registry.records import Commit
 from migrator.runtime import podman, tombstone
+from migrator.source.departure import Departure, Place
+from migrator.source.handover import Handover
+from migrator.source.holding import holding
 from migrator.storage import image
 from migrator.storage.sync import (
     LAYER,
@@ -33,7 +34,6 @@ from migrator.storage.sync import (
 )
 from migrator.storage.tree import Snapshot
 from migrator.storage.volumes import trees
-from migrator.timeline import Observer, Timeline
 
 CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
@@ -249,7 +249,7 @@ class SourceMigration:
         tombstone.lift(self._shared.state, self._container)
 
     def end(self, phase: Phase, error: LifeboatError | None, *, settled: bool = True) -> MigrationOutcome:
-        """Journal how it ended; what is not settled is looked after further (migrator.recovery)."""
+        """Journal how it ended; what is not settled is looked after further (migrator.recovery.outgoing)."""
         evidence.keep(self.holding.directory, self._shared.state, self._id)
         if settled:
             self.holding.close()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from migrator.errors import PrerequisiteError
-from migrator.journal import Journal, Side
 from migrator.model import MigrationOutcome, Phase, Value
-from migrator.protocol import Proposal
+from migrator.protocol.journal import Journal, Side
+from migrator.protocol.messages import Proposal
 
 RETURN_LIMIT_S = 900.0
 

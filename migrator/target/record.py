@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from migrator.errors import ExecutionError
-from migrator.hall import Hall
-from migrator.journal import Decision, Fate, Side
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
-from migrator.protocol import Proposal
+from migrator.protocol.journal import Decision, Fate, Side
+from migrator.protocol.messages import Proposal
+from migrator.target.hall import Hall
 
 DRAINED = "all memory is here"
 

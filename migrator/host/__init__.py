@@ -1,0 +1,1 @@
+"""What this host is: its hardware, its programs, and what it tells its peers of itself."""

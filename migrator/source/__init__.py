@@ -1,0 +1,1 @@
+"""The source's side of a migration: hold the container, hand it over, release it."""

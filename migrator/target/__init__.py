@@ -1,0 +1,1 @@
+"""The target's side of a migration: reserve, receive, park, restore, open the gate, drain."""
