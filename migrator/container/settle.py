@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
 
 from migrator.command import run
+from migrator.container.describe import describe
 from migrator.container.probe import is_probe, remove_arrived
 from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts
 from migrator.runtime import podman
+from migrator.settings import MigratorSettings
+
+_log = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
+
+
+def start_anew(name: str, settings: MigratorSettings) -> None:
+    """Start a container from its files, and tell the neighbours where its addresses live now; podman does not.
+
+    Without it they went on sending to the old host for as long as their neighbour entries lasted. That they cannot
+    be told is no reason to give up: raises only what starting it raises.
+    """
+    podman.start(name)
+    try:
+        networks = describe(name, settings).networks
+        namespace = f"/proc/{podman.first_pid(name)}/ns/net"
+        program = [sys.executable, "-m", "migrator.network.announce", namespace]
+        run([*program, *(network.model_dump_json() for network in networks)], timeout_s=TIMEOUT_S)
+    except LifeboatError as error:
+        _log.warning("%s was started, but its addresses are not announced: %s", name, error)
 
 
 def settle(container: ContainerFacts) -> Iterator[str]:

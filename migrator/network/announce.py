@@ -2,7 +2,8 @@
 
 Neighbours and switches learn at once where the address lives now. Without it a stale neighbour entry
 makes the container unreachable for minutes. The sockets are opened before the commit, inside the
-container's network namespace, so that announcing costs one `send` each.
+container's network namespace, so that announcing costs one `send` each. As a program,
+`python -m migrator.network.announce NAMESPACE ATTACHMENT...` (JSON), it announces once and ends.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import netns
+
+from migrator.model import NetworkAttachment
 
 ETH_P_ARP = 0x0806
 ETH_P_IPV6 = 0x86DD
@@ -59,6 +64,13 @@ class Announcer:
         self._stack.close()
 
 
+def of_networks(networks: Iterable[NetworkAttachment]) -> tuple[Announcement, ...]:
+    """Return the frames that announce all of a container's addresses."""
+    return tuple(
+        frame for network in networks for frame in announcements(network.interface, network.mac, network.addresses)
+    )
+
+
 def announcements(interface: str, mac: str, addresses: tuple[str, ...]) -> tuple[Announcement, ...]:
     """Return the frames that announce `addresses` (with or without prefix length) as living at `mac`."""
     hardware = bytes.fromhex(mac.replace(":", ""))
@@ -96,3 +108,16 @@ def _checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Announce what lives in a namespace."""
+    namespace, *attachments = arguments
+    announcer = Announcer(Path(namespace), of_networks(map(NetworkAttachment.model_validate_json, attachments)))
+    announcer.announce()
+    announcer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from migrator.admission.rules import Places
 from migrator.command import run
 from migrator.errors import PrerequisiteError
-from migrator.model import ContainerFacts, NetworkFacts
+from migrator.model import ContainerFacts, NetworkAttachment, NetworkFacts
 from migrator.runtime.cgroup import Cgroup
 
 TIMEOUT_S = 15.0
@@ -94,10 +94,22 @@ def create_argv(name: str, facts: ContainerFacts) -> tuple[str, ...]:
     kept = [word for word in tail if word not in ("-d", "--detach", "--replace", "--detach=true", "--replace=true")]
     if not any(word == "--name" or word.startswith("--name=") for word in kept):
         head += ["--name", facts.name]
-    fixed = any(word.startswith(("--ip", "--mac-address")) for word in kept)
-    if len(facts.networks) == 1 and not fixed and facts.networks[0].driver in FIXED_ADDRESS_DRIVERS:
-        head += ["--ip", facts.networks[0].addresses[0].partition("/")[0], "--mac-address", facts.networks[0].mac]
+    if len(facts.networks) == 1 and facts.networks[0].driver in FIXED_ADDRESS_DRIVERS:
+        head += _identity(facts.networks[0], kept)
     return (*head, *kept)
+
+
+def _identity(network: NetworkAttachment, said: Sequence[str]) -> Iterator[str]:
+    """Yield the options that give a container the addresses it has here, but for what is said already."""
+    inside = (part for word in said for part in word.partition(":")[2].split(","))  # --network lan:ip=...,mac=...
+    known = {word.partition("=")[0].removeprefix("--") for word in (*said, *inside)}
+    for address in network.addresses:
+        bare = address.partition("/")[0]
+        option = "ip6" if ":" in bare else "ip"
+        if option not in known:
+            yield from (f"--{option}", bare)
+    if network.driver != "ipvlan" and not known & {"mac-address", "mac"}:  # an ipvlan's is its host's
+        yield from ("--mac-address", network.mac)
 
 
 def network_drivers() -> dict[str, str]:

@@ -19,7 +19,7 @@ from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method, NetworkAttachment
 from migrator.network import gate
-from migrator.network.announce import Announcer, announcements
+from migrator.network.announce import Announcer, of_networks
 from migrator.network.sever import left_behind, sever
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.specification import prepare_binds
@@ -115,8 +115,10 @@ class TargetShim:
         if message.get("layer_changed", True):
             self._restore_tree.give_up()
             refresh(self._root)
-        self._announcer = self._prepare_announcement(message)
-        self._left_behind = left_behind(map(NetworkAttachment.model_validate, message.get("networks", ())))
+        networks = [NetworkAttachment.model_validate(network) for network in message.get("networks", ())]
+        if self._namespace is not None:
+            self._announcer = Announcer(self._namespace, of_networks(networks))
+        self._left_behind = left_behind(networks)
         try:
             self._restore_tree.run(str(message.get("descriptors", "")))
         except LifeboatError:
@@ -138,16 +140,6 @@ class TargetShim:
         if self._tree is not None:
             self._tree.kill()
         self._restore_tree.remove()
-
-    def _prepare_announcement(self, message: Message) -> Announcer | None:
-        if self._namespace is None:
-            return None
-        frames = tuple(
-            frame
-            for network in message.get("networks", [])
-            for frame in announcements(network["interface"], network["mac"], tuple(network["addresses"]))
-        )
-        return Announcer(self._namespace, frames)
 
     def _open(self, _: Message) -> Message:
         """The container belongs here: let it speak, tell its neighbours, and hand it to podman."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.command import run
+from migrator.container.settle import start_anew
 from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method
@@ -295,7 +296,7 @@ class CreatedContainer(Arrival):
 
     def open(self) -> float:
         """Start it."""
-        podman.start(self._proposal.container.name)
+        start_anew(self._proposal.container.name, self._hall.settings)
         return time.time()
 
     def surrender(self) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.container.here import require_fit
-from migrator.container.settle import settle
+from migrator.container.settle import settle, start_anew
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase
@@ -311,7 +311,7 @@ class Reception:
                 self._arrival.surrender()
             podman.kill_and_wait(container.name)
             tombstone.lift(self._hall.state, container)
-            podman.start(container.name)
+            start_anew(container.name, self._hall.settings)
             tombstone.remove(self._hall.state, container)
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{reason}; started anew from its files")

@@ -105,8 +105,19 @@ def created(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...
 def test_a_container_is_created_by_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["podman", "run", "--detach", "--network", "lan", "--ip", "10.0.0.5", "image", "sleep", "1"]
     assert created(words, monkeypatch) == (
-        "podman", "create", "--name", "web", "--network", "lan", "--ip", "10.0.0.5", "image", "sleep", "1",
+        "podman", "create", "--name", "web", "--mac-address", "02:00:00:00:00:01",
+        "--network", "lan", "--ip", "10.0.0.5", "image", "sleep", "1",
     )  # fmt: skip
+    words = [
+        "podman",
+        "run",
+        "--name=web",
+        "--ipc=host",
+        "--network",
+        "lan:ip=10.0.0.5,mac=02:00:00:00:00:01",
+        "image",
+    ]
+    assert created(words, monkeypatch) == ("podman", "create", *words[2:])
     words = ["podman", "run", "-d", "--name", "web", "--network", "lan", "image"]
     assert created(words, monkeypatch)[:6] == (
         "podman", "create", "--ip", "10.0.0.5", "--mac-address", "02:00:00:00:00:01",
