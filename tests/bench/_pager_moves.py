@@ -16,6 +16,13 @@ from tests.lab.scene import CONTAINER, Scene
 
 MOVE_TIMEOUT_S = 300
 SAMPLE_S = 0.2
+VARIANTS = {
+    "lifeboat": 'pager = "lifeboat"',
+    "lifeboat, no TLS": 'pager = "lifeboat"\npager_transport = "plain"',
+    "criu": 'pager = "criu"',
+}
+"""What is compared, by the settings of both hosts; CRIU's pages go through our TLS, too."""
+
 PROGRAMS = ("migrator.pager", "migrator.shim")
 
 
@@ -31,7 +38,7 @@ class Moves:
         scene = self._scene
         scene.start_daemons("lazy")
         settings = scene.settings("lazy").replace(
-            "[migrator]", f'[migrator]\npager = "{self._pager}"\npager_compression = "off"'
+            "[migrator]", f'[migrator]\n{VARIANTS[self._pager]}\npager_compression = "off"'
         )
         for host in self._lab.hosts.values():
             host.write("/etc/lifeboat/lifeboat.toml", settings)

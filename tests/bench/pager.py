@@ -1,6 +1,6 @@
 """The pager, side by side with CRIU's own and with plain streams, between two hosts of the lab.
 
-`./run bench pager [--part PART] [--pager lifeboat|criu] [--runs 5] [--memory MIB]`; parts:
+`./run bench pager [--part PART] [--pager "lifeboat"|"lifeboat, no TLS"|"criu"] [--runs 5] [--memory MIB]`; parts:
 
     streams     what one TCP stream and one TLS stream of Python move between the same two hosts
     drain-idle  the drain of a container that does nothing
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import _pager_table as table
-from tests.bench._pager_moves import Moves
+from tests.bench._pager_moves import VARIANTS, Moves
 from tests.bench._pager_streams import stream_rates
 from tests.lab.lab import Lab
 
@@ -43,13 +43,13 @@ def main(argv: list[str]) -> int:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run bench pager", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--part", choices=sorted(PARTS), action="append", help="only this; may be repeated")
-    parser.add_argument("--pager", choices=["lifeboat", "criu"], action="append", help="only this; may be repeated")
+    parser.add_argument("--pager", choices=list(VARIANTS), action="append", help="only this; may be repeated")
     parser.add_argument("--runs", type=int, default=5, help="the median of so many is told")
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="of the drains (2048)")
     parser.add_argument("--sizes", type=int, nargs="+", default=FREEZE_SIZES_MIB, metavar="MIB", help="of freeze")
     found = parser.parse_args(argv)
     found.part = found.part or list(PARTS)
-    found.pager = found.pager or ["lifeboat", "criu"]
+    found.pager = found.pager or list(VARIANTS)
     return found
 
 
