@@ -1,4 +1,4 @@
-"""The optional C part of the pager (native.c): TLS in large pieces, and the search for pages not worth sending.
+"""The optional C part of the pager (native.c): TLS, the search for pages not worth sending, filling in small steps.
 
 Where it was not built (no compiler, no OpenSSL headers) the pager does the same in Python, slower; both ways
 speak the same protocol. The environment variable LIFEBOAT_PURE_PYTHON, set to anything, has the same effect.
@@ -33,6 +33,7 @@ def _load() -> ctypes.CDLL | None:
         ("send", ctypes.c_int, (pointer, pointer, ctypes.c_size_t)),
         ("free", None, (pointer,)),
         ("pack", ctypes.c_long, (pointer, ctypes.c_long, pointer)),
+        ("fill", ctypes.c_long, (ctypes.c_int, *(ctypes.c_uint64,) * 3, pointer, pointer)),
     ):
         function = getattr(library, f"lifeboat_{name}")
         function.restype, function.argtypes = result, arguments
@@ -92,6 +93,18 @@ def pack(data: memoryview, kinds: memoryview) -> int | None:
         return None
     count: int = _library.lifeboat_pack(address_of(data), len(kinds) // 2, address_of(kinds))
     return count if count >= 0 else None
+
+
+def fill(userfault: int, target: int, source: int, length: int, urgent: ctypes.c_int) -> tuple[int, int] | None:
+    """Copy pages from our memory to where a process misses them, as long as nobody calls it urgent.
+
+    Returns how many bytes are there now and an error number, 0 for none; None when it has to be done in Python.
+    """
+    if _library is None:
+        return None
+    code = ctypes.c_int()
+    done = _library.lifeboat_fill(userfault, target, source, length, ctypes.byref(urgent), ctypes.byref(code))
+    return int(done), code.value
 
 
 def address_of(data: memoryview) -> int:

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from ctypes import c_int
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class OwnSink(Sink):
         self._memory = threading.Condition(threading.Lock())
         self._calm = threading.Event()  # no fault waits for the lock
         self._calm.set()
+        self._urgent = c_int(0)  # the same, for C
         self._flowing = threading.Event()
         self._flowing.set()
         self._began = False
@@ -79,7 +81,7 @@ class OwnSink(Sink):
             return
         ranges = lazy_ranges(self._image_files, task.pid)
         with self._memory:
-            self._add(Space.of(task.pid, task.userfault, ranges))
+            self._add(Space.of(task.pid, task.userfault, ranges, self._urgent))
 
     def hold(self) -> None:
         """Give no page until `release`."""
@@ -153,7 +155,9 @@ class OwnSink(Sink):
     def _urgently(self) -> Iterator[None]:
         """Hold the lock before the bulk gets it again."""
         self._calm.clear()
+        self._urgent.value = 1
         with self._memory:
+            self._urgent.value = 0
             self._calm.set()
             yield
 
@@ -254,11 +258,13 @@ class OwnSink(Sink):
     def _fill(self, space: Space, part: Range, pages: Pages, lock: Lock, fault: Fault | None = None) -> bool:
         """Fill an answer in small steps; return whether nothing of it, or of the fault, is missing any more."""
         try:
-            for first in range(0, pages.count, LOCKED_PAGES):
+            first = 0
+            while first < pages.count:
                 with lock():
                     if space.gone:
                         return True
-                    space.fill(part, pages, first, min(first + LOCKED_PAGES, pages.count), self.statistics)
+                    last = min(first + LOCKED_PAGES, pages.count)
+                    first = space.fill(part, pages, first, last, self.statistics)
         except TreeGoneError:
             self._forget(space)
             return True

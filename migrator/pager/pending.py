@@ -7,8 +7,7 @@ there.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 SMALL_HOLE_BYTES = 64 << 10
@@ -32,6 +31,7 @@ class Pending:
 
     def __init__(self, ranges: Iterable[Range] = ()) -> None:
         self._ranges = sorted(ranges, key=lambda item: item.start)
+        self._bytes = _total(self._ranges)
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int]]) -> Pending:
@@ -40,8 +40,8 @@ class Pending:
 
     @property
     def bytes(self) -> int:
-        """Return how much is missing."""
-        return sum(item.end - item.start for item in self._ranges)
+        """Return how much is missing; kept, not counted: there are tens of thousands of ranges."""
+        return self._bytes
 
     @property
     def empty(self) -> bool:
@@ -54,12 +54,9 @@ class Pending:
 
     def find(self, start: int, end: int) -> list[Range]:
         """Return the missing parts within a range, clipped to it."""
-        found = []
-        for item in islice(self._ranges, self._first(start), None):
-            if item.start >= end:
-                break
-            found.append(item.part(max(start, item.start), min(end, item.end)))
-        return found
+        return [
+            item.part(max(start, item.start), min(end, item.end)) for item in self._from(self._first(start), end)
+        ]
 
     def next(self, after: int, limit: int) -> Range | None:
         """Return the next missing part at or behind an address, going round, of at most `limit` bytes.
@@ -74,9 +71,9 @@ class Pending:
         item = self._ranges[index]
         start = max(item.start, after)
         shift, end = item.start - item.origin, min(item.end, start + limit)
-        for other in islice(self._ranges, index + 1, None):
+        for other in self._from(index + 1, start + limit):
             moved = other.start - other.origin != shift
-            if moved or other.start - end >= SMALL_HOLE_BYTES or other.start >= start + limit:
+            if moved or other.start - end >= SMALL_HOLE_BYTES:
                 break
             end = min(other.end, start + limit)
         return Range(start, end, start - shift)
@@ -86,6 +83,7 @@ class Pending:
         for item in ranges:
             self.drop(item.start, item.end)
             bisect.insort(self._ranges, item, key=lambda known: known.start)
+            self._bytes += item.end - item.start
 
     def drop(self, start: int, end: int) -> None:
         """Forget what lies in a range: it has come, or the process gave it away."""
@@ -99,6 +97,7 @@ class Pending:
             if item.end > end:
                 kept.append(item.part(end, item.end))
             last += 1
+        self._bytes += _total(kept) - _total(self._ranges[first:last])
         self._ranges[first:last] = kept
 
     def narrow(self, start: int, end: int, held: Sequence[tuple[int, int]]) -> None:
@@ -119,7 +118,7 @@ class Pending:
                 pieces.insert(-1, (max(held[index][0], first) + shift, min(held[index][1], last) + shift))
                 index += 1
             kept += [item.part(here, there) for here, there in pieces if here < there]
-        self._ranges = kept
+        self._ranges, self._bytes = kept, _total(kept)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Follow an `mremap`: what was missing there is missing here now."""
@@ -129,6 +128,16 @@ class Pending:
         shift = target - source
         self.add(Range(item.start + shift, item.end + shift, item.origin) for item in moved)
 
+    def _from(self, index: int, end: int) -> Iterator[Range]:
+        """Yield the ranges from an index on that begin before an address; takes no longer in a long list."""
+        while index < len(self._ranges) and self._ranges[index].start < end:
+            yield self._ranges[index]
+            index += 1
+
     def _first(self, address: int) -> int:
         """Return the index of the first range that ends behind an address."""
         return bisect.bisect_right(self._ranges, address, key=lambda item: item.end)
+
+
+def _total(ranges: Iterable[Range]) -> int:
+    return sum(item.end - item.start for item in ranges)

@@ -14,6 +14,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from migrator.pager.native import fill as fill_in_steps
+
 UFFDIO_COPY = 0xC028AA03  # _IOWR(0xAA, 0x03, struct uffdio_copy)
 UFFDIO_ZEROPAGE = 0xC020AA04  # _IOWR(0xAA, 0x04, struct uffdio_zeropage)
 UFFDIO_POISON = 0xC020AA08  # _IOWR(0xAA, 0x08, struct uffdio_poison), Linux 6.6
@@ -22,6 +24,7 @@ MESSAGE_BYTES = 32
 PAGE_BYTES = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_never = ctypes.c_int(0)
 
 
 class Kind(IntEnum):
@@ -67,21 +70,23 @@ def read_event(descriptor: int) -> Event | None:
     return Event(kind, first, second, third)
 
 
-def fill(descriptor: int, address: int, data: memoryview) -> int:
+def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int | None = None) -> int:
     """Copy pages to an address and wake who waits for them; return the bytes that are there now.
 
     Pages that are there already count as filled. Less than all comes back when the process is changing its
-    mappings: read its events, then look again. Raises `TreeGoneError`.
+    mappings: read its events, then look again; or when another thread has set `urgent`: let it go first. Raises
+    `TreeGoneError`.
     """
     done = 0
     base = ctypes.addressof(ctypes.c_char.from_buffer(data))
     length = len(data)
     while done < len(data):
-        request = _Copy(address + done, base + done, length, 0, 0)
-        code = _ioctl(descriptor, UFFDIO_COPY, request)
-        if request.copied > 0:
-            done += request.copied
+        copied, code = _copy(descriptor, address + done, base + done, length, urgent or _never)
+        if copied > 0:
+            done += copied
             length = len(data) - done
+            if urgent and urgent.value:
+                return done
         elif code == errno.EEXIST:
             _wake(descriptor, address + done)
             done += PAGE_BYTES
@@ -91,6 +96,17 @@ def fill(descriptor: int, address: int, data: memoryview) -> int:
         else:
             return done
     return done
+
+
+def _copy(descriptor: int, target: int, source: int, length: int, urgent: ctypes.c_int) -> tuple[int, int]:
+    """Return how much was copied, and 0 or an error number; raises as `_meant`."""
+    native = fill_in_steps(descriptor, target, source, length, urgent)
+    if native is not None:
+        copied, code = native
+        return copied, _meant(code)
+    request = _Copy(target, source, length, 0, 0)
+    code = _ioctl(descriptor, UFFDIO_COPY, request)
+    return max(request.copied, 0), code
 
 
 def fill_zero(descriptor: int, address: int) -> bool:
@@ -149,12 +165,16 @@ def _ioctl(descriptor: int, request: int, argument: ctypes.Structure) -> int:
     """
     if _libc.ioctl(descriptor, ctypes.c_ulong(request), ctypes.byref(argument)) == 0:
         return 0
-    code = ctypes.get_errno()
+    return _meant(ctypes.get_errno())
+
+
+def _meant(code: int) -> int:
+    """Return an error number that means something to the caller; raises `TreeGoneError` or `OSError` for others."""
     if code == errno.ESRCH:
         raise TreeGoneError
-    if code in (errno.EEXIST, errno.EAGAIN, errno.ENOENT):
-        return code
-    raise OSError(code, os.strerror(code))
+    if code and code not in (errno.EEXIST, errno.EAGAIN, errno.ENOENT):
+        raise OSError(code, os.strerror(code))
+    return code
 
 
 class _Copy(ctypes.Structure):

@@ -9,6 +9,7 @@ import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from ctypes import c_int
 from pathlib import Path
 
 import pytest
@@ -150,9 +151,33 @@ def test_missing_parts_are_asked_for_together_when_only_little_lies_between() ->
     assert moved.next(0, 1 << 20) == Range(0, 4 * k, 0)
 
 
+def test_what_is_missing_is_the_same_page_by_page() -> None:
+    choose = random.Random(5)  # noqa: S311
+    pending, pages = Pending([Range(0, 400, 0)]), {page: page for page in range(400)}
+    for _ in range(2000):
+        start, length = choose.randrange(400), choose.randrange(1, 12)
+        match choose.randrange(4):
+            case 0 | 1:
+                pending.drop(start, start + length)
+                pages = {here: origin for here, origin in pages.items() if not start <= here < start + length}
+            case 2:
+                pending.add([Range(start, start + length, start)])
+                pages |= {page: page for page in range(start, start + length)}
+            case 3:
+                held = [(start + 2, start + 5)]
+                pending.narrow(start, start + length + 5, held)
+                gone = set(range(start, start + length + 5)) - set(range(start + 2, start + 5))
+                pages = {here: origin for here, origin in pages.items() if origin not in gone}
+        found = [
+            (item.start + n, item.origin + n) for item in pending.find(0, 500) for n in range(item.end - item.start)
+        ]
+        assert found == sorted(pages.items())
+        assert pending.bytes == len(pages)
+
+
 def test_the_bulk_asks_first_what_the_source_holds() -> None:
     mib = 1 << 20
-    space = Space.of(1, -1, [(0, mib // 2), (8 * mib, 300 * mib)])
+    space = Space.of(1, -1, [(0, mib // 2), (8 * mib, 300 * mib)], c_int())
     assert space.next_range(mib) == (Range(0, mib // 2, 0), False)
     assert space.next_range(mib) == (Range(8 * mib, 136 * mib, 8 * mib), True)
     space.narrow(Range(8 * mib, 136 * mib, 8 * mib), [(20 * mib, 21 * mib)])
