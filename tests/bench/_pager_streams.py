@@ -35,7 +35,9 @@ else:
     link = context.wrap_socket(link, server_hostname="beta") if tls else link
     for _ in range(mib):
         link.sendall(buffer)
-    link.close()
+    link.shutdown(socket.SHUT_WR)
+    while link.recv(1 << 16):  # TLS's tickets: a socket that is closed over unread data is reset
+        pass
 """
 
 
