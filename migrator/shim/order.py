@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrator.errors import PrerequisiteError
@@ -23,6 +24,9 @@ HELPER_DIRECTORIES = (
     "/usr/lib/podman",
 )
 """Where podman looks for its helpers by itself (containers-common, config.defaultHelperBinariesDir)."""
+
+MONITOR_DIRECTORIES = (*HELPER_DIRECTORIES, "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+"""Where podman looks for its monitor by itself (containers-common, defaultConfig, ConmonPath)."""
 
 
 class PagerAddress(Value):
@@ -61,9 +65,9 @@ def write_order(directory: Path, order: Order) -> Path:
     configuration = directory / "containers.conf"
     text = f'[engine.runtimes]\nrunc = ["{script}"]\n'
     if order.side is Side.TARGET:
-        helpers = _write_gate_helper(directory)
+        helpers, monitor = _write_gate_helper(directory), _write_monitor(directory)
         listed = ", ".join(f'"{path}"' for path in (helpers, *HELPER_DIRECTORIES))
-        text = f"[engine]\nhelper_binaries_dir = [{listed}]\n" + text
+        text = f'[engine]\nhelper_binaries_dir = [{listed}]\nconmon_path = ["{monitor}"]\n{text}'
     configuration.write_text(text)
     return configuration
 
@@ -86,7 +90,7 @@ def _write_gate_helper(directory: Path) -> Path:
 
     Podman calls `netavark ... setup NAMESPACE` with the namespace's path as the last argument.
     """
-    netavark = _find_helper("netavark")
+    netavark = _find("netavark", HELPER_DIRECTORIES)
     helpers = directory / "helpers"
     helpers.mkdir(exist_ok=True, mode=0o700)
     rules = directory / "gate.nft"
@@ -103,15 +107,27 @@ def _write_gate_helper(directory: Path) -> Path:
     return helpers
 
 
-def _find_helper(name: str) -> str:
-    for directory in HELPER_DIRECTORIES:
+def _write_monitor(directory: Path) -> Path:
+    """Wrap podman's monitor so that it knows nothing of what podman is told for this one restore.
+
+    When the container ends, perhaps in a year, the monitor calls podman with its own environment: to clean up, and
+    to restart the container as its policy says. With our file in it that podman fails, for the file is gone; as
+    long as it is there, the restarted container would stand behind a gate that nobody opens.
+    """
+    script = directory / "conmon"
+    lines = ["#!/bin/sh", "unset CONTAINERS_CONF_OVERRIDE", f'exec {_find("conmon", MONITOR_DIRECTORIES)} "$@"']
+    _write_script(script, "\n".join(lines) + "\n")
+    return script
+
+
+def _find(name: str, directories: Sequence[str]) -> str:
+    """Return the path of one of podman's own programs."""
+    for directory in directories:
         path = Path(directory) / name
         if os.access(path, os.X_OK):
             return str(path)
     raise PrerequisiteError(
-        f"podman's network helper {name} is not installed",
-        code="netavark-missing",
-        hint="lifeboat needs podman with netavark",
+        f"podman's {name} is not installed", code=f"{name}-missing", hint=f"lifeboat needs podman with {name}"
     )
 
 
