@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrator.runtime.cgroup import container_part
+
 PROC = Path("/proc")
 
 NOT_DUMPED = {
@@ -74,7 +76,7 @@ def neighbours(first: int, proc: Path = PROC) -> tuple[Neighbour, ...]:
     """
     links = {name: link for name in NAMESPACES if (link := _link(proc / str(first) / "ns" / name))}
     foreign = {name: link for name, link in links.items() if link != _link(proc / "1/ns" / name)}
-    container, ours = _cgroup(proc / str(first)), _cgroup(proc / "self")
+    container, ours = container_part(_cgroup(proc / str(first))), _cgroup(proc / "self")
     found: dict[str, Neighbour] = {}
     for entry in proc.iterdir():
         if not entry.name.isdigit():

@@ -7,12 +7,24 @@ We freeze the container ourselves before CRIU comes: CRIU then finds the tree st
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 from migrator.errors import ExecutionError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+OF_A_CONTAINER = re.compile(r"(.*?/libpod-(?:payload-)?[0-9a-f]{64}(?:\.scope)?)(?:/.*)?")
+"""As podman names them (libpod, getOCICgroupPath): below its parent or a pod, as a scope, or split in a unit."""
+
+
+def container_part(path: str) -> str:
+    """Return the part of a process's cgroup that is its container's own; all of it when podman did not name it.
+
+    Below it the container may have cgroups of its own, and its first process may sit in one, as systemd does.
+    """
+    found = OF_A_CONTAINER.fullmatch(path)
+    return found[1] if found else path
 
 
 class Cgroup:
@@ -23,7 +35,7 @@ class Cgroup:
 
     @classmethod
     def of_process(cls, pid: int, root: Path = CGROUP_ROOT) -> Cgroup:
-        """Return the cgroup of a container from the pid of its first process.
+        """Return the cgroup of a whole container from the pid of any of its processes.
 
         Raises `ExecutionError` when the process is gone or the host uses cgroup v1.
         """
@@ -33,7 +45,7 @@ class Cgroup:
             raise ExecutionError(f"process {pid} is gone", code="container-gone") from error
         for line in lines:
             if line.startswith("0::"):
-                return cls(root / line.removeprefix("0::").lstrip("/"))
+                return cls(root / container_part(line.removeprefix("0::")).lstrip("/"))
         raise ExecutionError("this host has no cgroup v2", code="no-cgroup-v2", hint="boot with cgroup v2")
 
     def freeze(self, timeout_s: float) -> None:

@@ -322,6 +322,27 @@ def tmpfs() -> Check:
     return check
 
 
+def cgroups() -> Check:
+    """Two cgroups below the container's, as systemd has them: a child in one, all others in the other."""
+    top = Path("/sys/fs/cgroup")
+    link = echo_child()
+    child = int(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1])
+    for name in ("first", "other"):
+        (top / name).mkdir()
+    for pid in (top / "cgroup.procs").read_text().split():
+        (top / "first/cgroup.procs").write_text(pid)
+    (top / "other/cgroup.procs").write_text(str(child))
+
+    def check() -> None:
+        link.sendall(b"there")
+        assert link.recv(10) == b"there"
+        for pid, place in (("1", "/first"), (child, "/other")):
+            found = Path(f"/proc/{pid}/cgroup").read_text()
+            assert f"0::{place}" in found.splitlines(), f"{pid} is in {found!r}"
+
+    return check
+
+
 class Churn:
     """Changes a directory tree all the time and remembers what must be there."""
 
