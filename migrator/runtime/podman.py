@@ -19,6 +19,7 @@ from migrator.command import run
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, NetworkFacts
 from migrator.runtime.cgroup import Cgroup
+from migrator.words import UNIT_LABEL
 
 TIMEOUT_S = 15.0
 START_LIMIT_S = 60.0
@@ -52,7 +53,7 @@ def start(name: str) -> None:
 def start_by_policy(name: str) -> None:
     """Start a container that its restart policy, or its systemd unit, would have started at boot."""
     inspected = _json(["podman", "container", "inspect", name])[0]
-    unit = (inspected["Config"].get("Labels") or {}).get("PODMAN_SYSTEMD_UNIT")
+    unit = (inspected["Config"].get("Labels") or {}).get(UNIT_LABEL)
     if inspected["HostConfig"].get("RestartPolicy", {}).get("Name") in ("always", "unless-stopped"):
         start(name)
     elif unit:
@@ -234,9 +235,11 @@ def remove_container(name: str) -> None:
 def renew_health_check(name: str, interval: str) -> None:
     """Let podman make the timer of a health check anew: a restore makes none, a change of the interval does.
 
-    Raises `CommandError` with podman before 5.4.
+    One that is no change does nothing (libpod, `IsTimeChanged`), so there are two. `interval` is in `ms`. Raises
+    `CommandError` with podman before 5.4.
     """
-    run(["podman", "update", f"--health-interval={interval}", name], timeout_s=TIMEOUT_S)
+    for text in (f"{int(interval.removesuffix('ms')) + 1}ms", interval):
+        run(["podman", "update", f"--health-interval={text}", name], timeout_s=TIMEOUT_S)
 
 
 def checkpoint_argv(name: str, archive: Path) -> list[str]:

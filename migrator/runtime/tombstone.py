@@ -17,16 +17,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from migrator.command import run
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts
-from migrator.words import is_unit
+from migrator.words import UNIT_LABEL, is_unit
 
-UNIT_LABEL = "PODMAN_SYSTEMD_UNIT"  # set by quadlet and by podman generate systemd
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 DROP_IN = "50-lifeboat-moved.conf"
 BANS = "banned"  # below the state directory
@@ -116,6 +115,7 @@ def leave(state: Path, container: ContainerFacts, target: str, migration: str) -
         "id": container.id,
         "target": target,
         "migration": migration,
+        "unit": container.quadlet.unit if container.quadlet else "",
         "at": time.time(),
         "volumes": [mount.name for mount in container.volumes if mount.kind == "volume"],
         "paths": [mount.path for mount in container.volumes if mount.binds],
@@ -156,6 +156,8 @@ def _allow_unit(container: ContainerFacts) -> None:
     drop_in = UNIT_DIRECTORY / f"{unit}.d" / DROP_IN
     if unit and drop_in.exists():
         drop_in.unlink()
+        with suppress(OSError):  # others have something there
+            drop_in.parent.rmdir()
         run(["systemctl", "daemon-reload"], timeout_s=30, check=False)
 
 

@@ -17,12 +17,12 @@ import pytest
 from migrator.errors import ExecutionError, PrerequisiteError
 from migrator.model import ContainerFacts, HostFacts, NetworkAttachment, VolumeMount
 from migrator.protocol.messages import Proposal
-from migrator.runtime.tombstone import UNIT_LABEL, remove
+from migrator.runtime.tombstone import remove
 from migrator.storage.image import unpack
 from migrator.storage.jail import Jail
 from migrator.storage.receive import check_image, rsync_argv
 from migrator.storage.sync import NANOSECONDS, RSYNC
-from migrator.words import is_unit, printable
+from migrator.words import UNIT_LABEL, is_unit, printable
 from tests.pure.cluster import host_facts
 
 OURS = "rsync --server -lHogDtpAXrSe.iLsfxCIvu --delete -@-1 --numeric-ids . layer"
