@@ -370,6 +370,7 @@ def _boot(host: Callable[[Cell], Host]) -> Callable[[Cell], None]:
         name = host(cell).name
         cell.lab.boot(name)
         host(cell).wait_booted()
+        host(cell).run(["systemctl", "unmask", "podman-restart.service"])  # the lab's root has it masked
         host(cell).run(["systemctl", "start", "podman-restart.service"], check=False, timeout_s=120)
         cluster.start_daemon(host(cell))
 

@@ -1,4 +1,4 @@
-"""A process that does everything with its memory that a kernel allows is moved, and stays right."""
+"""A process that does everything with its memory that a kernel allows is moved, by both pagers, and stays right."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def huge_pages() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("huge_pages")
-def test_an_adversary_stays_right(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pager", ["lifeboat", "criu"])
+def test_an_adversary_stays_right(lab: Lab, tmp_path: Path, pager: str) -> None:
     scene = Scene(lab, tmp_path)
     try:
-        scene.start_daemons("lazy")
+        scene.start_daemons("lazy", pager=pager)
         start(scene)
         before = tell(scene)
         assert before["wrong"] == 0, before
