@@ -22,7 +22,9 @@ from migrator.names import (
     Milliseconds,
     PodmanName,
     Port,
+    QuadletName,
     Text,
+    UnitName,
 )
 
 
@@ -108,6 +110,26 @@ class VolumeMount(Value):
         return self.kind == "bind" or "bind" in self.options.get("o", "").split(",")
 
 
+class UnitFile(Value):
+    """A file of Quadlet: `web.container`, a drop-in of it, or that of a volume or network it names."""
+
+    name: QuadletName
+    text: Annotated[str, Field(max_length=64 << 10)]
+
+    @property
+    def kind(self) -> str:
+        """Return container, volume or network."""
+        return self.name.partition("/")[0].removesuffix(".d").rpartition(".")[2]
+
+
+class QuadletUnit(Value):
+    """The systemd unit in which a container lives, and the files it is made of; the container's is the first."""
+
+    unit: UnitName
+    files: tuple[UnitFile, ...] = Field(min_length=1, max_length=32)
+    left_behind: tuple[Text, ...] = ()  # files of the host that it needs at its next start
+
+
 class Rejection(Value):
     """Why a host was not chosen, by a code for programs and a sentence for people."""
 
@@ -146,6 +168,7 @@ class ContainerFacts(Value):
     pod_infra: bool = False  # a pod's own container
     health_interval: Milliseconds = ""  # of its health check; empty when it has none
     image_bytes: int = 0
+    quadlet: QuadletUnit | None = None  # the unit that moves along
     obstacles: tuple[Obstacle, ...] = ()
     unfit: tuple[Rejection, ...] = ()  # what the other hosts themselves say against taking it
 

@@ -7,6 +7,7 @@ Each has the narrowest pattern that its own program allows. None can begin with 
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 from typing import Annotated
 
@@ -35,7 +36,9 @@ MigrationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$", max_lengt
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$", max_length=253)]
 """As RFC 1123, 2.1 has it."""
 
-ImageName = Annotated[str, StringConstraints(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.:/@+-]*)?$", max_length=1024)]
+IMAGE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:/@+-]*")
+
+ImageName = Annotated[str, StringConstraints(pattern=rf"^({IMAGE_NAME.pattern})?$", max_length=1024)]
 """Registry, repository, tag and digest; empty when a container was made from a directory."""
 
 ImageId = Annotated[str, StringConstraints(pattern=r"^[a-f0-9]*$", max_length=64)]
@@ -53,6 +56,17 @@ Address = Annotated[str, AfterValidator(_address), StringConstraints(max_length=
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
+
+QuadletName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*\.(container|volume|network)(\.d/[a-zA-Z0-9][a-zA-Z0-9_.-]*\.conf)?$",
+        max_length=255,
+    ),
+]
+"""A file of Quadlet, or a drop-in of one; no template."""
+
+UnitName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*\.service$", max_length=255)]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 """A path or a sentence that is shown or compared, never opened."""

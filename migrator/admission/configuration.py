@@ -36,6 +36,7 @@ OURS = frozenset(
 LOG_DRIVERS = ("", "journald", "k8s-file", "json-file", "none")
 NETWORK_MODES = ("", "bridge", "none", "private", "default", "slirp4netns", "pasta")
 HEALTH_LOGS = ("", "local", "events_logger")
+SYSTEMD_SOCKET = "/run/systemd/notify"  # where units tell systemd how they are (sd_notify(3))
 CGROUP_MODES = ("", "enabled", "no-conmon", "split")
 SELINUX = re.compile(r"[a-z_]+:[a-z_]+:container(_init|_file|_ro_file)?_t:[a-z0-9:,.]+")
 CGROUP_PARENT = re.compile(r"/?[a-zA-Z0-9_@:-][a-zA-Z0-9_.@:-]*(/[a-zA-Z0-9_@:-][a-zA-Z0-9_.@:-]*)*")
@@ -106,6 +107,7 @@ CHECKED: Mapping[str, Rule] = {
     "healthLogDestination": _in(*HEALTH_LOGS),
     "cgroupsMode": _in(*CGROUP_MODES),
     "cgroupParent": _like(CGROUP_PARENT),
+    "sdnotifySocket": lambda value, container, _: value == SYSTEMD_SOCKET and container.quadlet is not None,
     "timezone": _like(TIME_ZONE),
     "ProcessLabel": _like(SELINUX),
     "MountLabel": _like(SELINUX),
@@ -165,6 +167,8 @@ def ours(
         "exitCommand": [shutil.which("podman") or "podman", "container", "cleanup", container.id],
         "spec": spec,
     }
+    if config.get("cgroupsMode") == "split" and config.get("cgroupParent"):
+        own["cgroupParent"] = ""  # podman with cgroupfs writes one, and takes none back (libpod, validate)
     # What podman did not write is not added: since 5.0 it makes the exit command anew at every start.
     return {**config, **{key: value for key, value in own.items() if not is_empty(config.get(key))}}
 

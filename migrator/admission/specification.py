@@ -148,6 +148,7 @@ def _cgroup(spec: Mapping[str, Any], linux: Mapping[str, Any], container: Contai
     own = path.endswith(
         (
             f"/libpod-{container.id}",
+            f"/libpod-payload-{container.id}",
             f":libpod:{container.id}",
             f"/libpod-{container.id}.scope/container",
         )

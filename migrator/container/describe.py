@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from migrator.command import run
-from migrator.container import mounts
+from migrator.container import mounts, quadlet
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.probe import is_probe
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
 from migrator.errors import CommandError, LifeboatError, PrerequisiteError
-from migrator.model import ContainerFacts, NetworkAttachment, VolumeMount
+from migrator.model import ContainerFacts, NetworkAttachment, QuadletUnit, VolumeMount
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
+from migrator.words import UNIT_LABEL
 
 TIMEOUT_S = 15.0
 ASKED_AT_ONCE = 4
@@ -77,8 +78,12 @@ def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] |
         health_interval=_health_interval(inspected),
         image_bytes=_image_bytes(inspected["Image"]),
     )
+    cgroup = _cgroup(pid)
+    unit, unit_stays = _unit(cgroup, labels)
+    facts = facts.model_copy(update={"quadlet": unit})
     surroundings = Surroundings(
-        cgroup=_cgroup(pid),
+        cgroup=cgroup,
+        unit_stays=unit_stays,
         held=held_descriptors(pids) if facts.running else (),
         neighbours=neighbours(pid) if facts.running else (),
         volume_users={mount.name: podman.volume_users(mount.name) for mount in facts.volumes if mount.name},
@@ -98,6 +103,16 @@ def _cgroup(pid: int) -> str:
         return str(Cgroup.of_process(pid).path)
     except LifeboatError:
         return ""
+
+
+def _unit(cgroup: str, labels: Mapping[str, str]) -> tuple[QuadletUnit | None, str]:
+    """Return the unit in whose cgroup a container lives, or why it cannot move along."""
+    if "/libpod-payload-" not in cgroup:
+        return None, ""
+    try:
+        return quadlet.read(labels.get(UNIT_LABEL, "")), ""
+    except PrerequisiteError as error:
+        return None, error.message
 
 
 def _memory_in_use(pids: tuple[int, ...]) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
+from migrator.admission.quadlet import unit_problems
+from migrator.admission.rules import Terms
 from migrator.container.mounts import SHARED_FILE_SYSTEMS, Mounted, shared_storage, within
-from migrator.model import ContainerFacts, NetworkFacts, Rejection, Treatment, VolumeMount
+from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit, Rejection, Treatment, VolumeMount
 
 HEADROOM_BYTES = 1 << 30
 """Of each file system; below this podman itself begins to fail."""
@@ -39,6 +42,14 @@ class PathHere:
 
 
 @dataclass(frozen=True)
+class UnitHere:
+    """What this host has of the systemd unit that an incoming container lives in."""
+
+    source: str = ""  # of what the unit is made; empty when there is none
+    files: Mapping[str, str] = field(default_factory=dict)  # Quadlet's, of the names that would come
+
+
+@dataclass(frozen=True)
 class Remains:
     """What a container left here when it went away: it may take that again."""
 
@@ -60,6 +71,8 @@ class Here:
     paths: Mapping[str, PathHere] = field(default_factory=dict)
     mounted: tuple[Mounted, ...] = ()
     remains: Remains = Remains()
+    unit: UnitHere = UnitHere()
+    privileged: bool = False  # migrator.accept_privileged
     sync: bool = False  # migrator.bind_mounts
     shared_paths: tuple[str, ...] = ()
     storage_free_bytes: int = 1 << 62  # where podman keeps images, layers and volumes
@@ -74,6 +87,8 @@ def refusals(container: ContainerFacts, here: Here) -> tuple[Rejection, ...]:
     ]
     for mount in container.volumes:
         found += _binds(mount, here) if mount.binds else _volume(mount, here)
+    if container.quadlet is not None:
+        found += _unit(container, container.quadlet, here)
     found += _space(container, here)
     return tuple(Rejection(host=here.host, code=code, reason=reason) for code, reason in dict(found).items())
 
@@ -149,6 +164,22 @@ def _binds(mount: VolumeMount, here: Here) -> Iterator[Reason]:
         yield "target-refuses-bind", f"its migrator.bind_mounts is not sync, and {mount.path} would be copied there"
     elif mount.treatment is Treatment.COPY and found.has_files and mount.path not in here.remains.paths:
         yield "target-path-taken", f"{mount.path} has files of its own there"
+
+
+def _unit(container: ContainerFacts, unit: QuadletUnit, here: Here) -> Iterator[Reason]:
+    """Its unit comes along, if that is no other one's here, and does no more than its container may."""
+    main = unit.files[0].name
+    if here.unit.source and PurePath(here.unit.source).name != main:
+        yield "target-unit-taken", f"its unit {unit.unit} is made of {here.unit.source}"
+    for file in unit.files:
+        if here.unit.files.get(file.name, file.text) != file.text:
+            yield "target-unit-differs", f"it has another {file.name}"
+    terms = Terms(here.privileged, here.shared_paths, sync=here.sync)
+    if problems := list(unit_problems(unit, container, terms, here.unit.files)):
+        yield (
+            "target-refuses-unit",
+            f"it takes no unit that says {'; '.join(problems)} (migrator.accept_privileged)",
+        )
 
 
 def _space(container: ContainerFacts, here: Here) -> Iterator[Reason]:

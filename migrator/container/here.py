@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from migrator.command import run
-from migrator.container import mounts
-from migrator.container.fit import Here, PathHere, Remains, VolumeHere, refusals
+from migrator.container import mounts, quadlet
+from migrator.container.fit import Here, PathHere, Remains, UnitHere, VolumeHere, refusals
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.host import hardware
-from migrator.model import ContainerFacts, NetworkFacts
+from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
 from migrator.runtime import podman, tombstone
 from migrator.settings import BindMounts
 from migrator.target.hall import Hall
@@ -45,6 +45,8 @@ class Look:
             paths={mount.path: _path(Path(mount.path), compared=bool(mount.digest)) for mount in binds},
             mounted=mounts.parse(mounts.MOUNTINFO.read_text()) if binds else (),
             remains=remains(self._hall.state, container),
+            unit=_unit(container.quadlet) if container.quadlet else UnitHere(),
+            privileged=self._hall.settings.accept_privileged,
             sync=self._hall.settings.bind_mounts is BindMounts.SYNC,
             shared_paths=self._hall.settings.shared_paths,
             storage_free_bytes=storage.f_bavail * storage.f_frsize,
@@ -93,9 +95,13 @@ def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> b
 
 
 def remains(state: Path, container: ContainerFacts) -> Remains:
-    """Return what this container left here when it went, by its tombstone."""
+    """Return what this container left here when it went, by its tombstone.
+
+    A unit makes its container anew whenever it starts, so one of the same unit is the same to an admin.
+    """
     story = tombstone.read(state, container.name)
-    if story.get("id") != container.id:
+    same_unit = container.quadlet is not None and story.get("unit") == container.quadlet.unit
+    if story.get("id") != container.id and not same_unit:
         return Remains()
     return Remains(frozenset(story.get("volumes", ())), frozenset(story.get("paths", ())))
 
@@ -121,6 +127,12 @@ def _volume(name: str) -> VolumeHere | None:
     except LifeboatError:
         in_use = True  # podman cannot say, for a container's lock is held
     return VolumeHere(described["Options"] or {}, _has_files(Path(described["Mountpoint"])), in_use)
+
+
+def _unit(unit: QuadletUnit) -> UnitHere:
+    found = {file.name: path for file in unit.files if (path := quadlet.find(file.name))}
+    texts = {name: path.read_text(errors="replace") for name, path in found.items()}
+    return UnitHere(quadlet.source_of(unit.unit), texts)
 
 
 def _path(path: Path, *, compared: bool) -> PathHere:

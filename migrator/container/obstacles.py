@@ -22,6 +22,7 @@ class Surroundings:
     """What podman's description does not tell: the kernel's view, and other containers."""
 
     cgroup: str = ""
+    unit_stays: str = ""  # why its unit, in whose cgroup it lives, cannot move along
     held: tuple[Held, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     volume_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # volume -> ids of running containers
@@ -76,11 +77,18 @@ def _namespaces(
             f"{other.namespace} namespace",
         )
     if "/libpod-payload-" in surroundings.cgroup:
-        unit = facts.labels.get("PODMAN_SYSTEMD_UNIT", "a systemd unit")
-        reason = f"has its cgroup in {unit} (--cgroups=split, as Quadlet does it), which podman refuses to restore"
-        yield Obstacle(code="split-cgroup", reason=reason, methods=tuple(Method))
+        yield _split(facts, surroundings.unit_stays)
     if facts.running and facts.id not in surroundings.cgroup:
         yield Obstacle(code="no-own-cgroup", reason="has no cgroup of its own that could be frozen")
+
+
+def _split(facts: ContainerFacts, unit_stays: str) -> Obstacle:
+    """Say what a cgroup within that of a systemd unit (--cgroups=split, as Quadlet has it) stands in the way of."""
+    if facts.quadlet is None:
+        reason = f"has its cgroup in that of its unit (--cgroups=split), which cannot move along: {unit_stays}"
+        return Obstacle(code="split-cgroup", reason=reason, methods=tuple(Method))
+    reason = f"is started by {facts.quadlet.unit}, and the cold rung would make it anew beside that"
+    return Obstacle(code="split-cgroup", reason=reason, methods=(Method.COLD,))
 
 
 def _devices(facts: ContainerFacts) -> Iterator[Obstacle]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from migrator.command import run
 from migrator.container.describe import describe
@@ -19,13 +19,17 @@ _log = logging.getLogger(__name__)
 TIMEOUT_S = 15.0
 
 
-def start_anew(name: str, settings: MigratorSettings) -> None:
+def start_anew(name: str, settings: MigratorSettings, start: Callable[[], object] | None = None) -> None:
     """Start a container from its files, and tell the neighbours where its addresses live now; podman does not.
 
-    Without it they went on sending to the old host for as long as their neighbour entries lasted. That they cannot
-    be told is no reason to give up: raises only what starting it raises.
+    `start` is how, where not podman starts it. Untold, the neighbours went on sending to the old host for as long
+    as their neighbour entries lasted. That they cannot be told is no reason to give up: raises only what starting
+    raises.
     """
-    podman.start(name)
+    if start is None:
+        podman.start(name)
+    else:
+        start()
     try:
         networks = describe(name, settings).networks
         namespace = f"/proc/{podman.first_pid(name)}/ns/net"
@@ -42,9 +46,18 @@ def settle(container: ContainerFacts) -> Iterator[str]:
     elif container.health_interval:
         try:
             podman.renew_health_check(container.id, container.health_interval)
+            why = "" if has_timer(container) else "it does not say why"
         except LifeboatError as error:
-            yield f"podman makes no timer for the health check ({error}), so there is one of lifeboat's"
+            why = str(error)
+        if why:
+            yield f"podman makes no timer for the health check ({why}), so there is one of lifeboat's"
             own_timer(container)
+
+
+def has_timer(container: ContainerFacts) -> bool:
+    """Say whether systemd has a timer for the health check; podman only logs that it could not make one."""
+    argv = ["systemctl", "list-units", "--plain", "--no-legend", f"{container.id}*.timer"]
+    return container.id in run(argv, timeout_s=TIMEOUT_S).output
 
 
 def own_timer(container: ContainerFacts) -> None:

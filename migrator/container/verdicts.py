@@ -111,6 +111,9 @@ def notes(container: ContainerFacts) -> Iterator[str]:
         yield f"published ports ({ports}) answer at the target's address, no longer at this host's"
     if container.log_driver not in ("none", "passthrough", ""):
         yield f"what podman logs shows so far stays on this host ({container.log_driver})"
+    if container.quadlet and container.quadlet.left_behind:
+        files = ", ".join(container.quadlet.left_behind)
+        yield f"{container.quadlet.unit} moves along, but not {files}, which it needs when it starts next"
     compared = [mount.path for mount in container.volumes if mount.treatment is Treatment.COMPARE]
     if compared:
         yield f"{', '.join(compared)} is taken from the target, where it must be the same"

@@ -106,13 +106,5 @@ class SourceRecovery:
 
     def _revert(self) -> MigrationOutcome:
         """Give the container back; one whose host was down starts as its restart policy would have it."""
-        container = self.journey.container
-        banned = tombstone.is_banned(self._shared.state, container)
         error = ExecutionError("lifeboatd ended before the commit; the container stays here", code="daemon-ended")
-        outcome = self.migration.revert(error)
-        if banned and not podman.is_running(container.id):
-            try:
-                podman.start_by_policy(container.id)
-            except LifeboatError as failure:
-                _log.error("%s could not be started again: %s", container.name, failure)
-        return outcome
+        return self.migration.revert(error)

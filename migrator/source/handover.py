@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from migrator.container import quadlet
 from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.model import ContainerFacts, Phase
 from migrator.peers.client import PeerClient
@@ -126,6 +127,8 @@ class Handover:
                 hint=f"podman rm --force {self._container.id[:12]}",
             )
         tombstone.lift(self._shared.state, self._container)
+        if self._container.quadlet is not None:
+            quadlet.rest(self._container.quadlet)
         try:
             # A target that does not hear it asks by itself: migrator.recovery.incoming.
             path = f"/v1/migrations/{self._id}/complete"

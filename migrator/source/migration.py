@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
+from migrator.container import quadlet
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
@@ -246,7 +247,20 @@ class SourceMigration:
             self.holding.give_back()
         except LifeboatError as error:
             self._timeline.tell(f"the container could not be given back: {error}")
+        banned = tombstone.is_banned(self._shared.state, self._container)
         tombstone.lift(self._shared.state, self._container)
+        if banned and not podman.is_running(self._container.id):
+            self._make_up_for_ban()
+
+    def _make_up_for_ban(self) -> None:
+        """It ended while nothing might start it, by itself or with this host; do what would have been done then."""
+        try:
+            if self._container.quadlet is not None:
+                quadlet.start_by_policy(self._container.quadlet)
+            else:
+                podman.start_by_policy(self._container.id)
+        except LifeboatError as error:
+            self._timeline.tell(f"the container could not be started again: {error}")
 
     def end(self, phase: Phase, error: LifeboatError | None, *, settled: bool = True) -> MigrationOutcome:
         """Journal how it ended; what is not settled is looked after further (migrator.recovery.outgoing)."""

@@ -23,6 +23,7 @@ from migrator.runtime import podman
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, overlay
+from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
 
@@ -90,6 +91,16 @@ class Arrival(ABC):
     def close(self) -> None:
         """Wait for the end of what was started, and hang up."""
 
+    def settle(self) -> None:  # noqa: B027  most need nothing more
+        """It is here for good, with all its memory."""
+
+    def start_anew(self) -> None:
+        """Start it from its files, for its memory will not come."""
+        start_anew(self._proposal.container.name, self._hall.settings)
+
+    def withdraw(self) -> None:  # noqa: B027  most have left nothing
+        """Podman has removed it: take away what else was made for it."""
+
     def move_staged_layer(self, upper: Path) -> bool:
         """Put the layer that was copied ahead into the new container's own; return whether there was one."""
         self.layer_changed = False
@@ -111,6 +122,8 @@ class ParkedRestore(Arrival):
         self._podman: Scope | None = None
         self._root = self._bundle = self._images = Path()
         self._ready = False
+        unit = proposal.container.quadlet
+        self._unit = Adoption(unit, proposal.container.id, directory) if unit else None
 
     @property
     def _scope(self) -> str:
@@ -168,18 +181,20 @@ class ParkedRestore(Arrival):
             settings=self._hall.settings,
         )
         configuration = shim_order.write_order(self._directory, order)
-        self._podman = Scope.start(
-            self._scope,
-            podman.restore_argv(archive),
-            log=self._directory / "podman.log",
-            env={"CONTAINERS_CONF_OVERRIDE": str(configuration)},
-        )
+        self._podman = self._call_podman(podman.restore_argv(archive), configuration)
         self._shim = self._podman.control(self._directory / shim_order.CONTROL, "the parked restore")
         self._learn()
         if self.move_staged_layer(self.layer()):
             self._ask({"do": "refresh"})
         self.layer_changed = False
         self._ask({"do": "begin"})
+
+    def _call_podman(self, argv: list[str], configuration: Path) -> Scope:
+        """Let podman restore it in a scope of ours, or in the unit that it belongs to."""
+        environment = {"CONTAINERS_CONF_OVERRIDE": str(configuration)}
+        if self._unit is not None:
+            return self._unit.start(argv, environment)
+        return Scope.start(self._scope, argv, log=self._directory / "podman.log", env=environment)
 
     def _learn(self) -> None:
         state = self._ask({"do": "state"})
@@ -238,6 +253,22 @@ class ParkedRestore(Arrival):
         if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
             self._podman.kill()
         end_scope(self._scope)
+        self.withdraw()
+
+    def settle(self) -> None:
+        """See `Arrival.settle`."""
+        if self._unit is not None:
+            self._unit.settle()
+
+    def start_anew(self) -> None:
+        """See `Arrival.start_anew`."""
+        start = self._unit.start_anew if self._unit is not None else None
+        start_anew(self._proposal.container.name, self._hall.settings, start)
+
+    def withdraw(self) -> None:
+        """See `Arrival.withdraw`."""
+        if self._unit is not None:
+            self._unit.withdraw()
 
     def close(self) -> None:
         """See `Arrival.close`; raises `ExecutionError` when podman does not finish."""
@@ -296,7 +327,7 @@ class CreatedContainer(Arrival):
 
     def open(self) -> float:
         """Start it."""
-        start_anew(self._proposal.container.name, self._hall.settings)
+        self.start_anew()
         return time.time()
 
     def surrender(self) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.container.here import require_fit
-from migrator.container.settle import settle, start_anew
+from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase
@@ -114,7 +114,8 @@ class Reception:
             if self._standing is not Standing.RESERVED:
                 self._check(Standing.PARKED)
                 return
-            tombstone.ban(self._hall.state, self.proposal.container, unit=False)
+            container = self.proposal.container
+            tombstone.ban(self._hall.state, container, unit=container.quadlet is not None)
             self._arrival.park(request)
             self._standing = Standing.PARKED
             self._record.write(Phase.PREPARE, "restore parked")
@@ -311,8 +312,8 @@ class Reception:
                 self._arrival.surrender()
             podman.kill_and_wait(container.name)
             tombstone.lift(self._hall.state, container)
-            start_anew(container.name, self._hall.settings)
             tombstone.remove(self._hall.state, container)
+            self._arrival.start_anew()
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{reason}; started anew from its files")
 
@@ -336,6 +337,7 @@ class Reception:
                 raise ExecutionError(f"this migration is {report.standing} here", code="not-drained")
             tombstone.lift(self._hall.state, self.proposal.container)
             tombstone.remove(self._hall.state, self.proposal.container)
+            self._arrival.settle()
             for missing in settle(self.proposal.container):
                 self._record.write(Phase.DRAIN, missing)
             self._standing = Standing.COMPLETE
@@ -356,6 +358,7 @@ class Reception:
         """Kill what is here and remove it; the tree first, then what holds its userfaultfds."""
         if tombstone.is_banned(self._hall.state, self.proposal.container):
             podman.remove_container(self.proposal.container.name)
+            self._arrival.withdraw()
             tombstone.lift(self._hall.state, self.proposal.container)
 
     def _end(

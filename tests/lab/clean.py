@@ -26,10 +26,24 @@ def clean(lab: Lab) -> None:
             lab.renew(host.name)
 
 
+FORGET_UNITS = """
+cd /etc/containers/systemd 2>/dev/null || exit 0
+for file in *.container; do systemctl stop "${file%.container}.service"; done
+rm -rf /etc/containers/systemd /run/containers/systemd /etc/systemd/system/*.service.d/50-lifeboat-moved.conf
+systemctl daemon-reload
+"""
+
+
+def forget_units(host: Host) -> None:
+    """Stop what Quadlet started, and remove its files and what lifeboat wrote beside them."""
+    host.run(["sh", "-c", FORGET_UNITS], timeout_s=TIMEOUT_S)
+
+
 def clean_host(host: Host) -> None:
     """Remove containers, drives, trees and lifeboat's state of a host; raises when something resists."""
     if host.run(["systemctl", "is-active", "lifeboatd.service"], check=False).status == 0:
         host.run(["systemctl", "stop", "lifeboatd.service"], timeout_s=TIMEOUT_S)
+    forget_units(host)
     host.run(["podman", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
     host.run(["podman", "volume", "rm", "--all", "--force"], timeout_s=TIMEOUT_S)
     for place in signals.PLACES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from tests.lab.lab import Lab
 
 KEEPER = Path(__file__).with_name("keeper.py").read_text()
 READY_S, MOVE_S, WAIT_S = 30.0, 180.0, 30.0
+
+
+FAILING_RUNC = """\
+#!/bin/sh
+case " $* " in *" restore "*" --lazy-pages "*) echo 'Error (criu/lab.c:1): made to fail' >&2; exit 1 ;; esac
+exec /usr/bin/runc "$@"
+"""
+"""A runc that cannot restore lazily, for /usr/local/bin."""
 
 
 def start(host: Host, name: str, options: Sequence[str], features: Sequence[str]) -> None:
@@ -36,6 +44,15 @@ def ask(host: Host, name: str) -> dict[str, str]:
         return {"error": asked.errors[-500:]}
     answer: dict[str, str] = json.loads(asked.output)
     return answer
+
+
+def wait(what: str, happened: Callable[[], bool]) -> None:
+    """Wait until something happened."""
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        if time.monotonic() > deadline:
+            raise ExecutionError(f"waited {WAIT_S:g} s for {what}", code="lab-timeout")
+        time.sleep(0.1)
 
 
 def migrate(host: Host, name: str, target: str, *options: str) -> CommandResult:

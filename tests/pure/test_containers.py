@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from migrator.container.fit import HEADROOM_BYTES, Here, PathHere, Remains, VolumeHere, refusals
+from migrator.container.fit import HEADROOM_BYTES, Here, PathHere, Remains, UnitHere, VolumeHere, refusals
 from migrator.container.mounts import parse, shared_storage, treat
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.processes import GHOST_LIMIT_BYTES, Held, Neighbour, held_descriptors, neighbours
@@ -23,14 +23,18 @@ from migrator.model import (
     NetworkFacts,
     Rejection,
     Treatment,
+    UnitFile,
     VolumeMount,
 )
 from migrator.planning.plan import Assumptions, plan_evacuation
+from migrator.runtime.cgroup import container_part
 from migrator.runtime.specification import prepare_binds
 from migrator.settings import BindMounts, MigratorSettings
 from tests.pure.values import container, host
 from tests.pure.values import obstacles as obstacles_of
 from watchdog.daemon.readiness import change, stuck
+
+ID = "0123456789abcdef" * 4
 
 MOUNTINFO = """\
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
@@ -218,12 +222,145 @@ def codes(facts: ContainerFacts, surroundings: Surroundings, inspected: dict[str
     return [item.code for item in obstacles(facts, inspected or {}, surroundings)]
 
 
+def in_unit(**files: str) -> ContainerFacts:
+    """Return a container of a unit of Quadlet; files by their names, with an underscore for the dot."""
+    named = files or {"web_container": WEB}
+    if "web_container" in named:
+        named = {"data_volume": "[Volume]\nVolumeName=v\n", **named}
+    named = dict(sorted(named.items(), key=lambda item: not item[0].endswith("container")))
+    listed = [{"name": name.replace("_", "."), "text": text} for name, text in named.items()]
+    unit = {"unit": "web.service", "files": listed}
+    return container(
+        quadlet=unit, labels={"PODMAN_SYSTEMD_UNIT": "web.service"}, volumes=(VOLUME,), published_ports=(80,)
+    )
+
+
+WEB = """\
+[Unit]
+Description=a web server; with a semicolon
+[Container]
+Image=docker.io/library/nginx:1
+ContainerName=web
+Volume=v:/v
+Volume=data.volume:/data:ro
+Network=lan:ip=10.0.0.5
+PublishPort=80:8080
+AddCapability=NET_ADMIN
+# a comment
+Exec=sh -c \\
+  "sleep 1"
+[Service]
+Restart=always
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PodmanArgs=--privileged",
+        "Volume=/:/host",
+        "Volume=other:/v",
+        "Network=host",
+        "PublishPort=22:22",
+        "PublishPort=8080",
+        "AddCapability=SYS_ADMIN",
+        "Image=--privileged",
+        "Secret=root",
+        "EnvironmentFile=/etc/shadow",
+        "AddDevice=/dev/sda",
+        "Notify=true",
+        "ContainerName=other",
+        "Exec=true ; /bin/sh -c evil",
+        "[Service]\nExecStartPre=/bin/sh -c evil",
+        "[Service]\nEnvironment=LD_PRELOAD=/evil",
+        "[Unit]\nWants=reboot.target",
+        "[Install]\nWantedBy=sysinit.target",
+        "[Install]\nAlias=sshd.service",
+        "[Kube]\nYaml=/evil",
+        "ServiceName=sshd",
+        "Volume=other.volume:/data",
+        "Volume=/etc.volume:/data",
+        "Network=other.network",
+        "Annotation=a=b run.oci.keep_original_groups=1",
+        "Secret=s other",
+    ],
+)
+def test_a_unit_may_not_do_more_than_its_container(line: str) -> None:
+    facts = in_unit(web_container=f"{WEB}[Container]\n{line}\n")
+    (refused,) = refusals(facts, Here("beta"))
+    assert refused.code == "target-refuses-unit"
+    assert line.rpartition("\n")[2] in refused.reason
+    assert refusals(facts, Here("beta", privileged=True)) == ()
+    known = UnitHere("/etc/containers/systemd/web.container", {"web.container": f"{WEB}[Container]\n{line}\n"})
+    assert refusals(facts, Here("beta", unit=known)) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Label=a\\ \nPodmanArgs=--privileged",  # systemd: a space after the backslash ends the line
+        "Label=a\\\\\nPodmanArgs=--privileged",  # two backslashes are one, and no more
+        "Label=a\\\r\nPodmanArgs=--privileged",
+        "Label=a\\\n# x\nPodmanArgs=--privileged",
+        "Label=a\\\n\nPodmanArgs=--privileged",
+        "\\\n[Service]\nExecStartPre=evil",
+        "Label=a\x0bPodmanArgs=--privileged",
+        "Label=a\x00",
+        "PodmanArgs",
+    ],
+)
+def test_nothing_hides_where_two_read_differently(text: str) -> None:
+    facts = in_unit(web_container=f"{WEB}[Container]\n{text}\n")
+    for here in (Here("beta"), Here("beta", privileged=True)):
+        (refused,) = refusals(facts, here)
+        assert "line of a unit file" in refused.reason or "clearly" in refused.reason, refused
+
+
+def test_a_file_names_only_what_the_container_has() -> None:
+    for text, fine in (("VolumeName=v", True), ("VolumeName=other", False), ("Copy=false", False)):
+        facts = in_unit(web_container=WEB, data_volume=f"[Volume]\n{text}\n")
+        assert [item.code for item in refusals(facts, Here("beta"))] == ([] if fine else ["target-refuses-unit"])
+    mine = VOLUME.model_copy(update={"name": "systemd-data"})
+    facts = in_unit(web_container=WEB.replace("Volume=v:/v\n", ""), data_volume="[Volume]\n")
+    assert refusals(facts.model_copy(update={"volumes": (mine,)}), Here("beta")) == ()
+
+
+def test_a_unit_comes_along_where_its_name_is_free() -> None:
+    assert refusals(in_unit(), Here("beta")) == ()
+    with_volume = in_unit(web_container=WEB, data_volume="[Volume]\nVolumeName=v\n")
+    assert refusals(with_volume, Here("beta")) == ()
+    taken = Here("beta", unit=UnitHere("/usr/lib/systemd/system/web.service"))
+    assert [item.code for item in refusals(in_unit(), taken)] == ["target-unit-taken"]
+    other = Here("beta", unit=UnitHere("/etc/containers/systemd/web.container", {"web.container": "[Container]\n"}))
+    assert [item.code for item in refusals(in_unit(), other)] == ["target-unit-differs"]
+    for files in ({"sshd_container": WEB}, {"web_container": WEB, "sshd_container": WEB}):
+        assert [item.code for item in refusals(in_unit(**files), Here("beta", privileged=True))] == [
+            "target-refuses-unit"
+        ]
+
+
+@pytest.mark.parametrize(
+    "name", ["../web.container", "web.service", "web.container.d/../../x.conf", "web@.container"]
+)
+def test_a_peer_cannot_name_another_file(name: str) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        UnitFile(name=name, text="")
+
+
 def test_other_obstacles() -> None:
     own = Surroundings(cgroup="/sys/fs/cgroup/web")
     assert codes(container(), Surroundings(cgroup="/sys/fs/cgroup/user.slice")) == ["no-own-cgroup"]
     assert codes(container(), own, {"Pod": "p"}) == ["in-pod"]
-    split = Surroundings(cgroup="/sys/fs/cgroup/system.slice/web.service/libpod-payload-web")
-    assert codes(container(), split) == ["split-cgroup"]
+    cgroup = "/sys/fs/cgroup/system.slice/web.service/libpod-payload-web"
+    (stays,) = obstacles(
+        container(), {}, Surroundings(cgroup=cgroup, unit_stays="web.service is not one of Quadlet's")
+    )
+    assert (stays.code, set(stays.methods)) == ("split-cgroup", set(Method))
+    assert stays.reason.endswith("cannot move along: web.service is not one of Quadlet's")
+    (moves,) = obstacles(in_unit(), {}, Surroundings(cgroup=cgroup))
+    assert moves.methods == (Method.COLD,)
     assert codes(container(devices=("/dev/ttyUSB0",)), own) == ["device"]
     assert codes(container(devices=("/dev/fuse",)), own) == []
     held = Surroundings(cgroup="web", held=(Held(7, "db", "holds an io_uring"),))
@@ -259,16 +396,37 @@ def test_a_neighbour_is_told_by_its_cgroup_not_by_a_list_that_ages(tmp_path: Pat
         (tmp_path / pid / "cgroup").write_text(f"0::{cgroup}\n")
         (tmp_path / pid / "comm").write_text(f"{program}\n")
 
+    own = f"/machine.slice/libpod-{'a' * 64}.scope"
     process("1", "1", "/init.scope")
     process("self", "1", "/system.slice/lifeboatd.service")
-    process("10", "7", "/machine.slice/libpod-a.scope/container")
-    process("11", "7", "/machine.slice/libpod-a.scope/container")  # forked since
-    process("12", "7", "/machine.slice/libpod-a.scope/container/below")
+    process("10", "7", f"{own}/container/init.scope")  # systemd
+    process("11", "7", f"{own}/container")  # forked since
+    process("12", "7", f"{own}/container/system.slice/db.service")
     process("13", "7", "/system.slice/lifeboatd.service", "nsenter")  # we, having a look
-    process("14", "1", "/machine.slice/libpod-b.scope/container")
+    process("14", "1", f"/machine.slice/libpod-{'b' * 64}.scope/container")
     assert neighbours(10, tmp_path) == ()
-    process("15", "7", "/machine.slice/libpod-a.scope/container-two", "sleep")
+    process("15", "7", f"{own}-two", "sleep")
     assert neighbours(10, tmp_path) == (Neighbour(15, "sleep", "net"),)
+
+
+@pytest.mark.parametrize(
+    ("process", "whole"),
+    [
+        (f"/libpod_parent/libpod-{ID}", f"/libpod_parent/libpod-{ID}"),
+        (f"/libpod_parent/{ID}/libpod-{ID}/init", f"/libpod_parent/{ID}/libpod-{ID}"),
+        (f"/machine.slice/libpod-{ID}.scope/container/init.scope", f"/machine.slice/libpod-{ID}.scope"),
+        (f"/system.slice/web.service/libpod-payload-{ID}/a/b", f"/system.slice/web.service/libpod-payload-{ID}"),
+        (
+            f"/system.slice/web.service/libpod-payload-{ID}/libpod-{ID}",
+            f"/system.slice/web.service/libpod-payload-{ID}",
+        ),
+        ("/user.slice/own", "/user.slice/own"),
+        ("/", "/"),
+    ],
+)
+def test_a_container_is_all_of_its_cgroups(process: str, whole: str) -> None:
+    """A container within a container (podman in podman) is a part of the outer one."""
+    assert container_part(process) == whole
 
 
 def test_descriptors_that_criu_refuses(tmp_path: Path) -> None:

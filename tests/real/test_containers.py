@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
-from tests.lab.people import ask, check, inside, inspect, migrate, shell, start
+from tests.lab.people import FAILING_RUNC, WAIT_S, ask, check, inside, inspect, migrate, shell, start, wait
 
 pytestmark = pytest.mark.real
 
@@ -20,15 +19,6 @@ EVERYTHING = (
     *("threads", "children", "deleted", "shared", "sysv", "unix", "tcp", "locks", "inotify", "events", "alarms"),
     *("terminal", "pidfd", "netlink", "locked", "environment", "tmpfs"),
 )
-WAIT_S = 30.0
-
-
-def wait(what: str, happened: Callable[[], bool]) -> None:
-    """Wait until something happened."""
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.1)
 
 
 def moved(lab: Lab, name: str) -> Host:
@@ -86,6 +76,19 @@ def test_everything_a_container_can_hold(cluster: Lab) -> None:
     assert inside(beta, "all", "cat", "/run/secrets/sesame") == "open"
     assert "fd770000000000000000000000008050" in inside(beta, "all", "cat", "/proc/net/if_inet6")
     assert alpha.run(["ping", "-c1", "-W2", "fd77::8050"], check=False).status == 0
+    assert before["Id"] not in shell(
+        alpha, "systemctl list-units --all --plain --no-legend; ls /run/systemd/transient"
+    )
+    wait("the health check's timer", lambda: len(health(beta, "all")["Log"] or ()) > 1)
+    assert health(beta, "all")["Status"] == "healthy"
+    shell(beta, "podman rm --force --time=0 all")
+    assert before["Id"] not in shell(beta, "systemctl list-units --all --plain --no-legend '*.timer'")
+
+
+def health(host: Host, name: str) -> dict[str, Any]:
+    """Return what podman knows of a container's health; all of it has been found out on this host."""
+    found: dict[str, Any] = inspect(host, name)["State"]["Health"]
+    return found
 
 
 def unordered(value: object) -> object:
@@ -97,8 +100,20 @@ def test_one_that_removes_itself_and_a_read_only_one(cluster: Lab) -> None:
     alpha = cluster.host("alpha")
     start(alpha, "brief", ["--network=none", "--rm", "--read-only", "--volume", "/anonymous"], ["children"])
     beta = moved(cluster, "brief")
-    beta.run(["podman", "stop", "--time=0", "brief"])
+    shell(beta, "kill -9 $(podman inspect --format '{{.State.Pid}}' brief)")  # its monitor alone sees to the rest
     wait("podman to remove it", lambda: "brief" not in shell(beta, "podman ps --all --format '{{.Names}}'"))
+
+
+def test_one_with_cgroups_of_its_own(cluster: Lab) -> None:
+    """Its first process sits in one of them, as systemd's does; all of the container is frozen, moved and ended."""
+    alpha = cluster.host("alpha")
+    start(alpha, "nested", ["--network=none", "--systemd=always"], ["children", "cgroups"])
+    assert set(ask(alpha, "nested").values()) == {"ok"}
+    top = shell(alpha, "find /sys/fs/cgroup -type d -name 'libpod-*' -exec test -d {}/first ';' -print").strip()
+    beta = moved(cluster, "nested")
+    assert shell(alpha, f"test -e {top} || echo gone") == "gone\n"
+    shell(beta, "podman rm --force --time=0 nested")
+    assert shell(beta, f"test -e {top} || echo gone") == "gone\n"
 
 
 def test_networks_whose_addresses_do_not_move_along(cluster: Lab) -> None:
@@ -109,7 +124,7 @@ def test_networks_whose_addresses_do_not_move_along(cluster: Lab) -> None:
         ["podman", "run", "--detach", "--name", "web", "--network", "podman", "--publish", "8080:7000", *workload]
     )
     networks = ["--network", "podman", "--network", "lan:ip=10.77.0.151"]
-    alpha.run(["podman", "run", "--detach", "--name", "two", *networks, *workload])
+    alpha.run(["podman", "run", "--detach", "--name", "two", "--restart=always", *networks, *workload])
     wait("them to serve", lambda: answers(cluster, alpha.address, 8080) and answers(cluster, "10.77.0.151", 7000))
     said = check(cluster, "web")["notes"]
     assert any("connections through podman end" in note for note in said), said
@@ -125,6 +140,9 @@ def test_networks_whose_addresses_do_not_move_along(cluster: Lab) -> None:
     assert answers(cluster, beta.address, 8080)
     assert answers(cluster, "10.77.0.151", 7000)
     assert not answers(cluster, alpha.address, 8080)
+    shell(beta, "kill -9 $(podman inspect --format '{{.State.Pid}}' two)")
+    wait("podman to restart it", lambda: inspect(beta, "two")["RestartCount"] == 1)
+    wait("the restarted one to answer", lambda: answers(cluster, "10.77.0.151", 7000))
 
 
 HOLD = """
@@ -198,13 +216,6 @@ def test_a_throwaway_container_proves_the_way(cluster: Lab) -> None:
     finally:
         shell(beta, "rm -f /usr/local/bin/runc")
     assert shell(alpha, "podman ps --all --quiet") == ""
-
-
-FAILING_RUNC = """\
-#!/bin/sh
-case " $* " in *" restore "*" --lazy-pages "*) echo 'Error (criu/lab.c:1): made to fail' >&2; exit 1 ;; esac
-exec /usr/bin/runc "$@"
-"""
 
 
 def test_what_cannot_move_is_known_beforehand(cluster: Lab) -> None:
