@@ -24,7 +24,7 @@ from migrator.peers.quiet_server import QuietServer
 from migrator.protocol.journal import Side
 from migrator.recovery.by_hand import Wish
 from watchdog.admin_policy import add_policy, policy_status
-from watchdog.admin_signals import signals_shown
+from watchdog.admin_signals import effects, signals_shown
 from watchdog.daemon.order import Cause, Order
 
 if TYPE_CHECKING:
@@ -96,11 +96,12 @@ def _add_views(app: FastAPI, daemon: Daemon) -> None:
 
     @app.get("/v1/signals")
     def signals() -> list[dict[str, Any]]:
-        return signals_shown(daemon.readings.history(), time.time())
+        history = daemon.readings.history()
+        return signals_shown(history, time.time(), effects(daemon, history))
 
     @app.get("/v1/plan")
-    def plan(method: Method | None = None) -> dict[str, Any]:
-        return daemon.plan(method).model_dump(mode="json")
+    def plan(method: Method | None = None, everything: bool = False) -> dict[str, Any]:
+        return daemon.plan(method, everything=everything).model_dump(mode="json")
 
     @app.get("/v1/check")
     def check(container: str | None = None) -> list[dict[str, Any]]:

@@ -12,11 +12,9 @@ from pydantic import Field
 
 from migrator.errors import UsageError
 from migrator.model import Value
-from migrator.runtime import podman
 from watchdog.policy.evaluate import Assessment, RuleState
 from watchdog.policy.score import Truth, score
 from watchdog.policy.trace import lines_of
-from watchdog.signals.places import affected, storage_facts
 
 if TYPE_CHECKING:
     from watchdog.daemon.daemon import Daemon
@@ -140,17 +138,8 @@ def affected_containers(daemon: Daemon) -> list[str] | None:
     devices = daemon.assessment.affected
     if not devices or daemon.engine is None or daemon.engine.busy:
         return None
-    layers = graph_root()
-    storage = {
-        item.name: [layers, *(mount.source for mount in item.volumes)] for item in daemon.engine.containers()
-    }
-    lost = affected(devices, storage, storage_facts())
+    lost = daemon.losses.of(devices, daemon.engine.containers())
     return None if lost.host else sorted(lost.containers)
-
-
-def graph_root() -> str:
-    """Return where the layers of all containers lie."""
-    return str(podman.places().graph_root)
 
 
 def fired_text(state: RuleState) -> str:

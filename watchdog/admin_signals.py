@@ -1,21 +1,44 @@
-"""What `lifeboat signals` shows of each signal: value, age, trend, source, and why it cannot be read. Pure."""
+"""What `lifeboat signals` shows of each signal: value, age, trend, source, what would be lost with its device."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from migrator.errors import LifeboatError
 from watchdog.signals.catalog import CATALOG
+from watchdog.signals.places import Affected
 from watchdog.signals.series import ReadingHistory, Series
+
+if TYPE_CHECKING:
+    from watchdog.daemon.daemon import Daemon
 
 TREND_S = 86400.0
 
 
-def signals_shown(history: ReadingHistory, now: float) -> list[dict[str, Any]]:
-    """Return the newest reading of each signal of each device, as JSON."""
-    return [_shown(series, now) for series in history.series.values() if series.runs]
+Effects = Mapping[str, Affected]
+"""What the loss of a device would take with it, by its identity; what is not known is not in it."""
 
 
-def _shown(series: Series, now: float) -> dict[str, Any]:
+def effects(daemon: Daemon, history: ReadingHistory) -> Effects:
+    """Return what would be lost with each device; nothing is known while podman does not answer."""
+    engine = daemon.engine
+    if engine is None or engine.busy:
+        return {}
+    devices = {series.device.identity: series.device for series in history.series.values()}
+    try:
+        return daemon.losses.of_each(devices.values(), engine.containers())
+    except LifeboatError:
+        return {}
+
+
+def signals_shown(history: ReadingHistory, now: float, effects: Effects) -> list[dict[str, Any]]:
+    """Return the newest reading of each signal of each device, as JSON. Pure."""
+    found = (series for series in history.series.values() if series.runs)
+    return [_shown(series, now, effects.get(series.device.identity)) for series in found]
+
+
+def _shown(series: Series, now: float, lost: Affected | None) -> dict[str, Any]:
     reading = series.latest
     known = CATALOG.get(series.signal)
     last_known = series.known[-1] if series.known else None
@@ -33,6 +56,7 @@ def _shown(series: Series, now: float) -> dict[str, Any]:
         "last_value": last_known.value if last_known else None,
         "blind_for_s": None if reading.readable else _blind_for_s(series, now),
         "reason": reading.reason,
+        "affects": None if lost is None else "host" if lost.host else sorted(lost.containers),
     }
 
 

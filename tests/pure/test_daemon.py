@@ -25,9 +25,11 @@ from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
 from watchdog.cli import client
 from watchdog.cli.main import main
 from watchdog.daemon.daemon import Daemon, Places
+from watchdog.daemon.losses import Losses
 from watchdog.daemon.order import Cause, Order, OrderFile
 from watchdog.settings import EvacuationSettings, Settings
 from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.places import StorageFacts
 from watchdog.state import HostState
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +57,19 @@ class FakeEngine:
         self.canaries: set[str] = set()
         self.keepers: set[str] = set()
         self.healths: tuple[HealthTold, ...] = ()
+        self.volumes: dict[str, str] = {}
 
     def containers(self) -> tuple[Any, ...]:
         marked = {"lifeboat.canary": "yes"}
         return tuple(
-            SimpleNamespace(name=name, labels=marked if name in self.canaries else {}) for name in self.targets
+            SimpleNamespace(
+                name=name,
+                labels=marked if name in self.canaries else {},
+                volumes=[SimpleNamespace(source=path, path=path) for path in (self.volumes.get(name),) if path],
+                devices=(),
+                memory_bytes=1 << 20,
+            )
+            for name in self.targets
         )
 
     def ask_back(self, migration: str, target: str) -> float:
@@ -164,6 +174,8 @@ class House:
             alerts=AlertSettings(webhook=(Webhook(url="http://127.0.0.1:9/"),)),
         )
         self.engine = engine
+        self.storage = StorageFacts({}, frozenset(), {})
+        self.layers = "/"
         self.daemon = self.start()
 
     def start(self) -> Daemon:
@@ -175,7 +187,7 @@ class House:
             shipped=self.directory / "shipped",
             local=self.directory / "local",
         )
-        self.daemon = Daemon(self.settings, places)
+        self.daemon = Daemon(self.settings, places, Losses(lambda: self.storage, lambda: self.layers))
         self.daemon.engine = cast("Engine | None", self.engine)
         return self.daemon
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.pure.test_daemon import DISK, RULE, FakeEngine, House, command, serve
 from watchdog.alerts.model import Kind
 from watchdog.cli import client
 from watchdog.cli.main import main
-from watchdog.signals.model import Reading
+from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.signals.places import StorageFacts
 from watchdog.state import HostState
 
@@ -139,34 +138,114 @@ def test_a_forgotten_disk_is_no_news_until_it_is_seen_again(tmp_path: Path) -> N
     assert len(house.daemon.readings.history().series) == 3
 
 
-def test_what_a_failing_data_disk_takes_with_it_is_told(
-    served: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule = RULE.replace('verdict = "failing"', 'verdict = "failing"\naffects = "storage"\nmode = "act"')
-    (served.directory / "local/rules.toml").write_text(rule)
-    served.daemon.reload()
-    volumes = {"web": "/srv/web", "db": "/data/db"}
-    running = [SimpleNamespace(name=n, volumes=[SimpleNamespace(source=path)]) for n, path in volumes.items()]
-    monkeypatch.setattr(served.engine, "containers", lambda: tuple(running))
+def on_disks(house: House, layers: str = "/data/containers", **volumes: str) -> None:
+    """Let the engine run containers with a volume each: /srv lies on the disk that speaks, /data on another."""
+    assert house.engine is not None
+    house.engine.volumes = volumes
     mounts = {"/": frozenset({"sdx"}), "/srv": frozenset({"sda"}), "/data": frozenset({"sdb"})}
-    facts = StorageFacts(mounts=mounts, swap=frozenset(), devices={"sda": frozenset({"sda"})})
-    monkeypatch.setattr("watchdog.admin_policy.storage_facts", lambda: facts)
-    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/data/containers")
+    devices = {"sda": frozenset({"sda"}), "sdb": frozenset({"sdb"})}
+    house.storage = StorageFacts(mounts=mounts, swap=frozenset(), devices=devices)
+    house.layers = layers
+    storage_rule(house)
+
+
+def storage_rule(house: House, extra: str = "") -> None:
+    """Let the rule be about storage only."""
+    rule = RULE.replace('verdict = "failing"', 'verdict = "failing"\naffects = "storage"\nmode = "act"')
+    (house.directory / "local/rules.toml").write_text(rule + extra)
+    assert house.daemon.reload() == ""
+
+
+def test_a_failing_data_disk_takes_only_what_lies_on_it(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta", db="beta"))
+    on_disks(house, web="/srv/web", db="/data/db")
+    house.read(1.0)
+    assert house.tick(3) is HostState.EVACUATED
+    assert house.engine is not None
+    assert house.engine.moved == ["web"]
+    started, ended = (next(e for e in house.alerts() if e.kind is kind) for kind in EVACUATION_KINDS)
+    assert "what lies on /dev/sda leaves" in started.text
+    assert "1 of 1 containers have a target" in started.text
+    assert "1 stay" in started.text
+    assert "still here" not in ended.text
+    house.tick(3)
+    assert house.engine.moved == ["web"], "what stays is not asked again and again"
+
+
+EVACUATION_KINDS = (Kind.EVACUATION_STARTED, Kind.EVACUATION_ENDED)
+WIDER = """
+[[rule]]
+id = "disk-missing"
+signal = "disk.missing"
+is_set = true
+verdict = "failing"
+affects = "storage"
+why = "it is gone"
+"""
+
+
+@pytest.mark.parametrize("device", ["/dev/sdb", "mc0/dimm0"])
+def test_when_more_is_failing_more_leaves_at_once(tmp_path: Path, device: str) -> None:
+    house = House(tmp_path, FakeEngine(web="beta", db="beta"), again_s=3600)
+    on_disks(house, web="/srv/web", db="/data/db")
+    storage_rule(house, WIDER)
+    house.read(1.0)
+    house.tick(3)
+    assert house.engine is not None
+    assert house.engine.moved == ["web"]
+    second = Device(DeviceKind.DISK if device.startswith("/") else DeviceKind.DIMM, device, device)
+    house.daemon.readings.take([Reading("disk.missing", second, time.time(), 1.0)])
+    house.tick(2)
+    assert house.engine.moved == ["web", "db"]
+    assert len(house.daemon.ledger.cases) == 2
+
+
+def test_nothing_leaves_when_nothing_lies_on_it_and_that_is_told(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(db="beta"))
+    on_disks(house, db="/data/db")
+    house.read(1.0)
+    assert house.tick(4) is HostState.EVACUATED
+    assert house.engine is not None
+    assert house.engine.moved == []
+    assert [event.text for event in house.alerts() if event.kind is Kind.EVACUATION_ENDED] == [
+        f"no container of {house.daemon.host} lies on /dev/sda: all stay"
+    ]
+
+
+def test_the_plan_is_what_the_host_would_do_and_an_order_is_for_everything(
+    served: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_disks(served, web="/srv/web", pinned="/data/db")
+    served.daemon.flags.change(paused=True)
+    served.read(1.0)
+    served.tick()
+    web, pinned = command(capsys, "plan")[1]["migrations"]
+    assert (web["container"], web["target"], web["kept"]) == ("web", "beta", False)
+    assert (pinned["container"], pinned["target"], pinned["kept"]) == ("pinned", None, True)
+    assert pinned["reason"] == "it stays: its storage does not lie on /dev/sda"
+    everything = command(capsys, "evacuate", "--dry-run")[1]["migrations"]
+    assert [(item["container"], item["kept"]) for item in everything] == [("web", False), ("pinned", False)]
+
+
+def test_what_a_failing_data_disk_takes_with_it_is_told(served: House, capsys: pytest.CaptureFixture[str]) -> None:
+    on_disks(served, web="/srv/web", pinned="/data/db")
     served.daemon.flags.change(paused=True)
     served.read(1.0)
     served.tick()
     found = command(capsys, "status")[1]
     assert (found["affected"], found["affected_containers"]) == (["/dev/sda"], ["web"])
-    monkeypatch.setattr(served.engine, "busy", True)
+    assert command(capsys, "signals")[1][0]["affects"] == ["web"]
+    assert served.engine is not None
+    served.engine.busy = True
     assert command(capsys, "status")[1]["affected_containers"] is None, (
         "podman is not asked while it does not answer"
     )
-    monkeypatch.setattr(served.engine, "busy", False)
-    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/srv/containers")
-    assert command(capsys, "status")[1]["affected_containers"] == ["db", "web"], "all layers lie there"
-    monkeypatch.setattr("watchdog.admin_policy.graph_root", lambda: "/data/containers")
+    assert command(capsys, "signals")[1][0]["affects"] is None
+    served.engine.busy = False
     assert main(["status"]) == 0
     assert "affected: containers web, by the loss of /dev/sda" in capsys.readouterr().out
+    served.layers = "/srv/containers"
+    assert command(capsys, "status")[1]["affected_containers"] == ["pinned", "web"], "all layers lie there"
 
 
 def test_this_hosts_own_past_is_recorded_and_replayed(served: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from watchdog.admin_signals import signals_shown
 from watchdog.cli import main as command
 from watchdog.cli import show, watch
 from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.places import Affected
 from watchdog.signals.series import ReadingHistory
 
 DISK = Device(DeviceKind.DISK, "disk:1", "/dev/sda", {"type": "hdd"})
@@ -20,7 +21,7 @@ NOW = 10 * DAY_S
 
 def shown(*readings: tuple[float, float | None]) -> dict[str, Any]:
     history = ReadingHistory.of(Reading("smart.pending_sectors", DISK, at, value, "why") for at, value in readings)
-    (found,) = signals_shown(history, NOW)
+    (found,) = signals_shown(history, NOW, {})
     return found
 
 
@@ -56,10 +57,10 @@ def test_the_table_says_it_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             Reading("smart.temperature", DISK, NOW - 60, None, "no answer"),
         ]
     )
-    monkeypatch.setattr(watch, "ask", lambda *_: json.loads(json.dumps(signals_shown(history, NOW))))
+    monkeypatch.setattr(watch, "ask", lambda *_: json.loads(json.dumps(signals_shown(history, NOW, {}))))
     assert command.main(["signals"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "/dev/sda smart.pending_sectors 9 60 s +6 in 2 h smart" in said
+    assert "/dev/sda smart.pending_sectors 9 60 s +6 in 2 h smart ?" in said
     assert "unreadable for 2 h, was 30" in said
     assert "1 of 2 signals cannot be read" in said
 
@@ -69,3 +70,27 @@ def test_the_table_says_it_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 )
 def test_spans_of_time_are_for_people(seconds: float, text: str) -> None:
     assert show.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("lost", "told", "words"),
+    [
+        (Affected(host=True), "host", "host"),
+        (Affected(host=False, containers=frozenset({"web", "db"})), ["db", "web"], "db, web"),
+        (Affected(host=False), [], "nothing"),
+        (None, None, "?"),
+    ],
+)
+def test_what_would_be_lost_with_a_device_stands_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost: Affected | None,
+    told: object,
+    words: str,
+) -> None:
+    history = ReadingHistory.of([Reading("smart.pending_sectors", DISK, NOW - 60, 9.0)])
+    found = signals_shown(history, NOW, {} if lost is None else {DISK.identity: lost})
+    assert found[0]["affects"] == told
+    monkeypatch.setattr(watch, "ask", lambda *_: found)
+    assert command.main(["signals"]) == 0
+    assert f"smart {words}" in " ".join(capsys.readouterr().out.split())

@@ -23,8 +23,8 @@ def migrate(arguments: argparse.Namespace) -> int:
 def evacuate(arguments: argparse.Namespace) -> int:
     """Empty this host, with progress."""
     if arguments.dry_run:
-        query = f"?method={arguments.method}" if arguments.method else ""
-        found = ask("GET", f"/v1/plan{query}")
+        query = f"&method={arguments.method}" if arguments.method else ""
+        found = ask("GET", f"/v1/plan?everything=true{query}")
         if arguments.json:
             show.as_json(found)
         else:

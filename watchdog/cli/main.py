@@ -89,7 +89,7 @@ def _add_watching(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     check.add_argument("container", nargs="?", help="only this one")
     check.add_argument("--deep", action="store_true", help="really move a throwaway container to every host")
     check.add_argument("--to", metavar="HOST", help="with --deep: only to this host")
-    plan = _verb(verbs, "plan", watch.plan, "what an evacuation would do now")
+    plan = _verb(verbs, "plan", watch.plan, "what this host would do by itself now; all of it: evacuate --dry-run")
     _add_method(plan)
     history = _verb(verbs, "history", watch.history, "past migrations")
     history.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: 50)")

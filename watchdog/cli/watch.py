@@ -55,7 +55,7 @@ def signals(arguments: argparse.Namespace) -> int:
         show.as_json(found)
         return 0
     rows = [_signal_row(item) for item in sorted(found, key=lambda item: (item["identity"], item["signal"]))]
-    show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "TREND", "SOURCE", "WHY"), rows)
+    show.table(("DEVICE", "SIGNAL", "VALUE", "AGE", "TREND", "SOURCE", "AFFECTS", "WHY"), rows)
     blind = sum(item["value"] is None for item in found)
     if blind:
         show.line(f"{blind} of {len(found)} signals cannot be read: that is not the same as healthy")
@@ -69,7 +69,13 @@ def _signal_row(item: dict[str, Any]) -> tuple[str, ...]:
     if item["value"] is None and last is not None:
         value += f" for {show.duration(item['blind_for_s'])}, was {last:g}"
     age = show.duration(item["age_s"])
-    return item["device"], item["signal"], value, age, changed, item["source"], item["reason"]
+    return item["device"], item["signal"], value, age, changed, item["source"], _affects(item), item["reason"]
+
+
+def _affects(item: dict[str, Any]) -> str:
+    """Say what would be lost with a device."""
+    lost = item["affects"]
+    return "?" if lost is None else lost if isinstance(lost, str) else ", ".join(lost) or "nothing"
 
 
 def _catalog(*, as_json: bool) -> int:
@@ -135,7 +141,7 @@ def print_verdicts(found: list[dict[str, Any]]) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Show what an evacuation would do now."""
+    """Show what this host would do by itself now: move everything, or only what a failing device takes along."""
     query = f"?method={arguments.method}" if arguments.method else ""
     found = ask("GET", f"/v1/plan{query}")
     if arguments.json:

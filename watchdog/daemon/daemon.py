@@ -13,26 +13,26 @@ from pathlib import Path
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
 from migrator.health import Health, Lead, Verdict
-from migrator.model import EvacuationPlan, Method, MigrationOutcome, Phase
+from migrator.model import EvacuationPlan, Method, Phase
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
-from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.alerts.outbox import Outbox
 from watchdog.daemon.bell import Bell
 from watchdog.daemon.drill import Drill, is_drill
-from watchdog.daemon.evacuation import migration_event
 from watchdog.daemon.evacuations import Evacuations
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.heartbeat import notify
 from watchdog.daemon.jobs import Job, Jobs
-from watchdog.daemon.judgement import SEVERITIES, Judgement, RulePlaces, signal_value
+from watchdog.daemon.judgement import Judgement, RulePlaces
 from watchdog.daemon.ledger import Ledger
+from watchdog.daemon.losses import Losses
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.peering import Peering
 from watchdog.daemon.probing import probe
-from watchdog.daemon.readiness import Readiness, Verdicts, change, stuck
+from watchdog.daemon.readiness import Readiness
 from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
+from watchdog.daemon.telling import Telling
 from watchdog.policy.evaluate import Assessment
 from watchdog.policy.load import LOCAL, SHIPPED
 from watchdog.policy.model import Policy
@@ -67,6 +67,7 @@ class Daemon:
 
     settings: Settings
     places: Places = field(default_factory=Places)
+    losses: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:
         self.members = PeerDirectory(self.places.directory)
@@ -78,16 +79,22 @@ class Daemon:
         self.judgement = Judgement(rules, signals, self.places.state, self.flags)
         self.ledger = Ledger(self.places.state / "ledger.json")
         self.deliverer = Deliverer(Outbox(self.places.state / "outbox.db"), self.settings.alerts)
+        self.telling = Telling(lambda: self.host, self.flags, self.deliverer.send)
         self.monitor = SignalMonitor(
             readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
         )
         self.jobs = Jobs()
-        self.readiness = Readiness(self.settings.evacuation.check_s, self._tell_readiness)
+        self.readiness = Readiness(self.settings.evacuation.check_s, self.telling.readiness)
         self.engine: Engine | None = None
         self.sentence = "starting"
         self._peering: Peering | None = None
         self.evacuations = Evacuations(
-            self.jobs, self.settings.evacuation, self.settings.migrator, self.places.state, self.deliverer.send
+            self.jobs,
+            self.settings.evacuation,
+            self.settings.migrator,
+            self.places.state,
+            self.deliverer.send,
+            losses=self.losses,
         )
         self.drill = Drill(lambda: self.readings)
         self.drill.clear()
@@ -163,11 +170,11 @@ class Daemon:
             self._act(action)
         told = Action.ALERT in decision.actions
         self.judgement.tell_fired(self.host, self.deliverer.send, verdict_told=told)
-        self._tell_blindness()
+        self.telling.blindness(self.assessment.blind)
         if self.engine is not None and self.flags.flags.state is HostState.HEALTHY:
             self.readiness.tick(self.engine.examine)
-        if self.flags.flags.state is HostState.EVACUATED and circumstances.permitted:
-            self._evacuate_again()
+        if circumstances.permitted and self.assessment.verdict is Verdict.FAILING and not is_drill(self.assessment):
+            self._keep_up()
         self._survey()
 
     def _circumstances(self) -> Circumstances:
@@ -200,8 +207,7 @@ class Daemon:
         reason = storm(own_s, survey.healths, known, self.settings.evacuation.storm_limits, calm_s)
         if reason:
             self.flags.change(storm=reason)
-            text = f"{self.host} is failing and moves nothing by itself: {reason}; look, then: lifeboat storm reset"
-            self.deliverer.send(Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.STORM, text=text))
+            self.telling.storm(reason)
         return reason
 
     def _take(self, readings: Sequence[Reading]) -> None:
@@ -233,9 +239,16 @@ class Daemon:
             self.flags.change(paused=True)
         return job
 
-    def plan(self, method: Method | None = None) -> EvacuationPlan:
-        """Return what an evacuation would do now."""
-        return self.moving().plan(method=method, time_left_s=self._time_left_s())
+    def plan(self, method: Method | None = None, *, everything: bool = False) -> EvacuationPlan:
+        """Return what this host would do by itself now, or what an order to move everything would do."""
+        order = self._order().model_copy(update={"method": method})
+        whole = order.model_copy(update={"devices": ()})
+        return self.evacuations.plan(self.moving(), whole if everything else order)
+
+    def _order(self) -> Order:
+        """Return what the verdict orders: everything, or only what is lost with the devices it rests on."""
+        devices = self.assessment.affected
+        return Order(cause=Cause.VERDICT, devices=devices, time_left_s=self._time_left_s())
 
     def _time_left_s(self) -> float | None:
         """Return how long this host usually lasts from now, by what fired; None when nothing did."""
@@ -244,10 +257,21 @@ class Daemon:
             return None
         return max(0.0, LEAD_S[lead] - (time.monotonic() - self.judgement.verdict_at))
 
-    def _evacuate_again(self) -> None:
-        """A failing host that is not empty looks now and then whether somebody can take the rest by now."""
-        if not is_drill(self.assessment) and (self.evacuations.due_again() or self.evacuations.was_drill):
-            self.evacuate(Order(cause=Cause.VERDICT, again=True))
+    def _keep_up(self) -> None:
+        """When more is failing than the latest evacuation was for, begin another at once; an old one ends early.
+
+        Otherwise look now and then whether somebody can take by now what was left.
+        """
+        covered, evacuated = (
+            self.evacuations.covers(self.assessment.affected),
+            self.flags.flags.state is HostState.EVACUATED,
+        )
+        if evacuated and not covered:
+            self.evacuate(self._order())
+        elif evacuated and self.evacuations.due_again():
+            self.evacuate(Order(cause=Cause.VERDICT, devices=self.assessment.affected, again=True))
+        elif not covered and self.evacuations.by_signals:
+            self.evacuations.stop()
 
     def begin_drill(self, *, everything: bool) -> Job:
         """Begin a fire drill of the canaries, or of all; raises `PrerequisiteError` with what hinders."""
@@ -268,7 +292,7 @@ class Daemon:
             outcome = engine.migrate(
                 container, target, method, lambda event: job.say(event.model_dump(mode="json", exclude_none=True))
             )
-            self._tell_outcome(outcome)
+            self.telling.outcome(outcome)
             return {
                 "outcome": outcome.model_dump(mode="json"),
                 "status": 0 if outcome.phase is Phase.DONE else 4,
@@ -297,51 +321,16 @@ class Daemon:
         """Read the policies anew; a bad one changes nothing, is told, and the reason is returned."""
         reason = self.judgement.reload()
         if reason:
-            text = f"the new policies are not used, the last good ones stay in force: {reason}"
-            self.deliverer.send(
-                Event(host=self.host, severity=Severity.WARNING, kind=Kind.POLICY_REJECTED, text=text)
-            )
+            self.telling.rejected_policies(reason)
         return reason
 
     def _act(self, action: Action) -> None:
         if action is Action.ALERT:
-            self._tell_verdict()
+            self.telling.verdict(self.assessment, self.sentence)
         elif action is Action.EVACUATE:
-            real = Order(cause=Cause.VERDICT, time_left_s=self._time_left_s())
-            self.evacuate(self.drill.order() if is_drill(self.assessment) else real)
+            self.evacuate(self.drill.order() if is_drill(self.assessment) else self._order())
         elif self.evacuations.by_signals:
             self.evacuations.stop()
-
-    def _tell_verdict(self) -> None:
-        self.deliverer.send(
-            Event(
-                host=self.host,
-                severity=SEVERITIES[self.assessment.verdict],
-                kind=Kind.VERDICT,
-                text=f"{self.host} is {self.sentence}",
-                signals=tuple(map(signal_value, self.assessment.fired)),
-            )
-        )
-
-    def _tell_blindness(self) -> None:
-        """Alert once when something cannot be read, also over restarts."""
-        reasons = {f"{item.device.name}: {item.signal}": item.reason for item in self.assessment.blind}
-        known = set(self.flags.flags.blind)
-        if new := sorted(set(reasons) - known):
-            text = f"{self.host} cannot read: {'; '.join(f'{what}: {reasons[what]}' for what in new)}"
-            self.deliverer.send(Event(host=self.host, severity=Severity.WARNING, kind=Kind.BLIND, text=text))
-        if set(reasons) != known:
-            self.flags.change(blind=tuple(sorted(reasons)))
-
-    def _tell_readiness(self, verdicts: Verdicts) -> None:
-        """Alert once when an evacuation would leave something behind, and once when it would not any more."""
-        now, known = stuck(verdicts), self.flags.flags.stuck
-        if text := change(known, now):
-            severity = Severity.WARNING if now else Severity.INFO
-            text = f"{self.host}: {text}"
-            self.deliverer.send(Event(host=self.host, severity=severity, kind=Kind.READINESS, text=text))
-        if set(now) != set(known):
-            self.flags.change(stuck=tuple(sorted(now)))
 
     def _join_cluster(self) -> None:
         """Open the doors to peers as soon as this host belongs to a cluster."""
@@ -361,7 +350,7 @@ class Daemon:
         self._peering = Peering(engine, self.members, self.settings.listen.address)
         self._peering.start()
         self.engine = engine
-        engine.recover(self._tell_outcome, self._call_a_human)
+        engine.recover(self.telling.outcome, self.telling.call_a_human)
         self.evacuations.take_up(self.host, engine)
 
     def health(self) -> Health:
@@ -374,12 +363,6 @@ class Daemon:
             evacuating=self.evacuations.running,
             nearness=nearness(self.assessment),
         )
-
-    def _tell_outcome(self, outcome: MigrationOutcome) -> None:
-        self.deliverer.send(migration_event(self.host, outcome))
-
-    def _call_a_human(self, text: str) -> None:
-        self.deliverer.send(Event(host=self.host, severity=Severity.CRITICAL, kind=Kind.CALL_A_HUMAN, text=text))
 
 
 def is_root() -> bool:

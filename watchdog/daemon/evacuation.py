@@ -11,6 +11,7 @@ from migrator.errors import CommandError
 from migrator.model import ContainerFacts, EvacuationPlan, MigrationOutcome, Phase
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.daemon.jobs import Job
+from watchdog.daemon.losses import Concerned, Losses
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.queue import MoveQueue, Moves
 
@@ -28,6 +29,7 @@ class Evacuation:
         engine: Engine,
         alert: Callable[[Event], None],
         order: Order,
+        losses: Losses,
         *,
         at_once: int,
         retry_s: float,
@@ -36,17 +38,21 @@ class Evacuation:
         self._engine = engine
         self._alert = alert
         self._order = order
+        self._losses = losses
         self._at_once = at_once
         self._retry_s = retry_s
 
     def run(self, job: Job) -> dict[str, Any]:
         """Move everything that can be moved; one container's failure never stops the rest."""
         began_at = time.monotonic()
-        containers = self._containers(job)
-        plan = self._planned(containers)
+        concerned = self._losses.concerned(self._order.devices, self._containers(job))
+        containers = concerned.going
+        if concerned.devices and not containers:
+            return self._tell_nothing(concerned)
+        plan = self._planned(concerned)
         if self._order.again and not any(item.target for item in plan.migrations):
             return {"message": "still nobody can take what is here", "moved": [], "left": {}, "status": 4}
-        self._tell_plan(plan, job)
+        self._tell_plan(plan, job, concerned.lost)
         queue = MoveQueue(
             self._engine,
             self._order.method,
@@ -72,24 +78,32 @@ class Evacuation:
         only = self._order.only
         return found if only is None else tuple(item for item in found if item.name in only)
 
-    def _planned(self, containers: tuple[ContainerFacts, ...]) -> EvacuationPlan:
+    def _planned(self, concerned: Concerned) -> EvacuationPlan:
         """Plan, and let the targets hold the memory; when one refuses, somebody else was quicker: plan again."""
-        plan = self._engine.plan(containers, self._order.method, time_left_s=self._order.time_left_s)
+        plan = planned(self._engine, self._order, concerned)
         if self._engine.hold(held_memory(plan)):
-            plan = self._engine.plan(containers, self._order.method, time_left_s=self._order.time_left_s)
+            plan = planned(self._engine, self._order, concerned)
             self._engine.hold(held_memory(plan))
         return plan
 
-    def _tell_plan(self, plan: EvacuationPlan, job: Job) -> None:
+    def _tell_nothing(self, concerned: Concerned) -> dict[str, Any]:
+        text = f"no container of {self._host} lies on {concerned.lost}: all stay"
+        if not self._order.again:
+            severity = Severity.WARNING
+            self._alert(Event(host=self._host, severity=severity, kind=Kind.EVACUATION_ENDED, text=text))
+        return {"message": text, "moved": [], "left": {}, "status": 0}
+
+    def _tell_plan(self, plan: EvacuationPlan, job: Job, lost: str) -> None:
         told = plan.model_dump(mode="json")
         job.say({"plan": told})
-        going = [item for item in plan.migrations if item.target]
+        leaving = [item for item in plan.migrations if not item.kept]
+        going = [item for item in leaving if item.target]
         late = ", ".join(item.container for item in plan.late)
         mark = "this is a drill: " if self._order.cause is Cause.DRILL else ""
-        text = (
-            f"{mark}{self._host} is being emptied: {len(going)} of {len(plan.migrations)} containers have a target"
-        )
+        what = f"what lies on {lost} leaves {self._host}" if lost else f"{self._host} is being emptied"
+        text = f"{mark}{what}: {len(going)} of {len(leaving)} containers have a target"
         text += f", about {plan.ends_s:.0f} s" if going else ""
+        text += f"; {len(plan.migrations) - len(leaving)} stay" if len(leaving) < len(plan.migrations) else ""
         text += f"; not in time: {late}" if late else ""
         severity = Severity.INFO if self._order.cause is Cause.DRILL else Severity.CRITICAL
         self._alert(Event(host=self._host, severity=severity, kind=Kind.EVACUATION_STARTED, text=text, plan=told))
@@ -108,6 +122,12 @@ class Evacuation:
         self._alert(event)
         times = {"planned_s": plan.ends_s, "took_s": round(took_s, 1)}
         return {"message": text, **outcome, **times, "status": 4 if left else 0}
+
+
+def planned(engine: Engine, order: Order, concerned: Concerned) -> EvacuationPlan:
+    """Return the plan for what an order is about; what stays has a line and a reason too."""
+    plan = engine.plan(concerned.going, order.method, time_left_s=order.time_left_s)
+    return plan.model_copy(update={"migrations": (*plan.migrations, *concerned.lines())})
 
 
 def held_memory(plan: EvacuationPlan) -> dict[str, int]:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
+from migrator.model import EvacuationPlan
 from migrator.settings import MigratorSettings
 from watchdog.alerts.model import Event
-from watchdog.daemon.evacuation import Evacuation
+from watchdog.daemon.evacuation import Evacuation, planned
 from watchdog.daemon.jobs import Job, Jobs
+from watchdog.daemon.losses import Losses
 from watchdog.daemon.order import Cause, Order, OrderFile
 from watchdog.settings import EvacuationSettings
+from watchdog.signals.model import Device
 
 
 class Evacuations:
@@ -27,12 +30,15 @@ class Evacuations:
         migrator: MigratorSettings,
         state: Path,
         alert: Callable[[Event], None],
+        *,
+        losses: Losses,
     ) -> None:
         self._jobs = jobs
         self._settings = settings
         self._migrator = migrator
         self._file = OrderFile(state / "evacuation.json")
         self._alert = alert
+        self._losses = losses
         self._job: Job | None = None
         self._order: Order | None = None
         self._again_at = 0.0
@@ -48,10 +54,13 @@ class Evacuations:
         """Say whether the evacuation under way rests on signals alone."""
         return self.running and self._order is not None and self._order.cause is not Cause.ADMIN
 
-    @property
-    def was_drill(self) -> bool:
-        """Say whether the latest evacuation was a drill's."""
-        return self._order is not None and self._order.cause is Cause.DRILL
+    def covers(self, devices: tuple[Device, ...]) -> bool:
+        """Say whether the latest evacuation was for all that is lost with these devices; none means the host."""
+        return self._order is None or self._order.covers(devices)
+
+    def plan(self, engine: Engine, order: Order) -> EvacuationPlan:
+        """Return what an evacuation would do now."""
+        return planned(engine, order, self._losses.concerned(order.devices, engine.containers()))
 
     def begin(self, host: str, engine: Engine, order: Order) -> Job:
         """Begin to empty this host, or return the evacuation under way."""
@@ -63,6 +72,7 @@ class Evacuations:
                 engine,
                 self._alert,
                 order,
+                self._losses,
                 at_once=self._migrator.at_once,
                 retry_s=self._settings.retry_s,
             )

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from migrator.model import Method, Value
 from migrator.peers.authority import write_secret
+from watchdog.signals.model import Device
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +29,16 @@ class Order(Value):
     cause: Cause
     method: Method | None = None
     only: tuple[str, ...] | None = None  # names of containers; None means all
+    devices: tuple[Device, ...] = ()  # only what is lost with these; none means all
     again: bool = False  # an earlier one left something; say nothing when that is still so
     time_left_s: float | None = None
+
+    def covers(self, devices: tuple[Device, ...]) -> bool:
+        """Say whether everything leaves by this order that is lost with these devices; none means the host."""
+        if self.only is not None:
+            return False
+        own = {device.identity for device in self.devices}
+        return not own or (bool(devices) and {device.identity for device in devices} <= own)
 
 
 class OrderFile:

@@ -62,7 +62,9 @@ def affected(devices: Iterable[Device], storage: Mapping[str, Iterable[str]], fa
 
 
 def disks_below(path: str, facts: StorageFacts) -> Disks:
-    """Return the disks on which a path lies: those of the mount point that is nearest above it."""
+    """Return the disks on which a path lies: those of the mount point that is nearest above it, or its own."""
+    if path.startswith("/dev/") and (disks := facts.devices.get(PurePosixPath(path).name)) is not None:
+        return disks
     for place in (PurePosixPath(path), *PurePosixPath(path).parents):
         if str(place) in facts.mounts:
             return facts.mounts[str(place)]
