@@ -11,14 +11,21 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from typing import TYPE_CHECKING
 
 from migrator.errors import PrerequisiteError
+from migrator.later import Later
+
+if TYPE_CHECKING:
+    from cryptography import exceptions, x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509 import oid
+else:
+    exceptions, x509 = Later("cryptography.exceptions"), Later("cryptography.x509")
+    hashes = Later("cryptography.hazmat.primitives.hashes")
+    serialization = Later("cryptography.hazmat.primitives.serialization")
+    ec, oid = Later("cryptography.hazmat.primitives.asymmetric.ec"), Later("cryptography.x509.oid")
 
 AUTHORITY_DAYS = 3650
 HOST_DAYS = 825  # the longest that common TLS policies accept of a host certificate
@@ -56,7 +63,7 @@ def issue(authority: Pair, host: str, address: str) -> Pair:
 def certify(authority: Pair, host: str, address: str, key: ec.EllipticCurvePublicKey) -> bytes:
     """Return the certificate (PEM) for a host that has made its own key."""
     names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ipaddress.ip_address(address))])
-    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    purposes = [oid.ExtendedKeyUsageOID.SERVER_AUTH, oid.ExtendedKeyUsageOID.CLIENT_AUTH]
     return _leaf(authority, host, key, life=datetime.timedelta(days=HOST_DAYS), purposes=purposes, names=names)
 
 
@@ -64,7 +71,7 @@ def issue_ticket(authority: Pair, name: str, life: datetime.timedelta) -> Pair:
     """Make a certificate with which somebody who is no host can call, for a short time, and never be called."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _leaf(
-        authority, name, key.public_key(), life=life, purposes=[ExtendedKeyUsageOID.CLIENT_AUTH], names=None
+        authority, name, key.public_key(), life=life, purposes=[oid.ExtendedKeyUsageOID.CLIENT_AUTH], names=None
     )
     return Pair(certificate, key_bytes(key))
 
@@ -80,11 +87,11 @@ def requested(request: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
     """Return the host and the key of a request; raises `PrerequisiteError` when it is none, or not signed by it."""
     try:
         read = x509.load_pem_x509_csr(request)
-        names = read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names = read.subject.get_attributes_for_oid(oid.NameOID.COMMON_NAME)
         key = read.public_key()
         if len(names) == 1 and isinstance(key, ec.EllipticCurvePublicKey) and read.is_signature_valid:
             return str(names[0].value), key
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except (ValueError, exceptions.UnsupportedAlgorithm, x509.InvalidVersion):
         pass
     raise PrerequisiteError("this is no request for a host's certificate", code="bad-request")
 
@@ -133,7 +140,7 @@ def write_secret(path: Path, data: bytes) -> None:
 
 
 def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    return x509.Name([x509.NameAttribute(oid.NameOID.COMMON_NAME, common_name)])
 
 
 def _leaf(

@@ -7,12 +7,12 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import requests
 from pydantic import ValidationError
-from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -50,37 +50,16 @@ class _PeerConnection(HTTPSConnection):
         check_called(cast(ssl.SSLSocket, self.sock), self.pki)
 
 
-class _NameCheckingAdapter(HTTPAdapter):
-    """Checks the certificate against the peer's name although it is called by its address."""
-
-    def __init__(self, name: str, pki: Path) -> None:
-        self._name = name
-        connection = type("Connection", (_PeerConnection,), {"pki": pki})
-        self._pool = type("Pool", (HTTPSConnectionPool,), {"ConnectionCls": connection})
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(
-            *args,
-            **options,
-            assert_hostname=self._name,
-            server_hostname=self._name,
-            socket_options=[*HTTPSConnection.default_socket_options, *NOTICE_DEATH],
-        )
-        self.poolmanager.pool_classes_by_scheme = {"https": self._pool}
-
-
 class PeerClient:
     """One peer, as this host calls it; safe to share between threads."""
 
     def __init__(self, peer: Peer, pki: Path) -> None:
         self.name = peer.name
         self.address = peer.address
-        host = f"[{peer.address}]" if ":" in peer.address else peer.address
-        self._base = f"https://{host}:{peer.port}"
+        self._port = peer.port
         self._pki = pki
         self._roll = RollFile(pki.parent)
-        self._sessions = threading.local()
+        self._pools = threading.local()
 
     def facts(self, timeout_s: float = 20.0) -> HostFacts:
         """Return what the peer tells about itself."""
@@ -101,19 +80,21 @@ class PeerClient:
         kind = "application/json" if isinstance(body, Value) else "application/octet-stream"
         self._check_listed()
         try:
-            with self._session().request(
+            asked = self._pool().urlopen(
                 method,
-                self._base + path,
-                data=data,
+                path,
+                body=data,
                 headers={"Content-Type": kind},
-                timeout=(CONNECT_TIMEOUT_S, timeout_s),
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                status, answer = response.status_code, self._read(response, timeout_s)
-        except (requests.RequestException, HTTPError) as error:
+                timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            with closing(asked) as response:
+                status, answer = response.status, self._read(response, timeout_s)
+        except (HTTPError, OSError) as error:
             raise PeerError(
-                f"{self.name} cannot be reached at {self._base}: {_cause(error)}",
+                f"{self.name} cannot be reached at {self.address} port {self._port}: {_cause(error)}",
                 code="peer-unreachable",
                 hint="is lifeboatd running there?",
                 temporary=True,
@@ -131,28 +112,36 @@ class PeerClient:
         if known.hosts and self.name not in known.hosts:
             raise PeerError(f"{self.name} is no host of this cluster any more", code="no-member")
 
-    def _read(self, response: requests.Response, timeout_s: float) -> bytes:
+    def _read(self, response: BaseHTTPResponse, timeout_s: float) -> bytes:
         """Read an answer; raises `PeerError` for one without an end."""
         deadline, answer = time.monotonic() + timeout_s, b""
-        if response.raw.chunked:
+        if getattr(response, "chunked", False):
             raise PeerError(f"{self.name} does not say how long its answer is", code="peer-failed")
         # As it comes, never unpacked: not waiting for more, whatever drips in.
-        while part := response.raw.read1(PART_BYTES, decode_content=False):
+        while part := response.read1(PART_BYTES, decode_content=False):
             answer += part
             if len(answer) > ANSWER_LIMIT_BYTES or time.monotonic() > deadline:
                 raise PeerError(f"{self.name} does not come to an end of its answer", code="peer-failed")
         return answer
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._sessions, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False  # a proxy or another CA in the environment is not for peers
-            session.cert = str(self._pki / OWN)
-            session.verify = str(self._pki / "ca.crt")
-            session.mount("https://", _NameCheckingAdapter(self.name, self._pki))
-            self._sessions.session = session
-        return session
+    def _pool(self) -> HTTPSConnectionPool:
+        """Return this thread's connection; it checks the peer's name although it is called by its address."""
+        pool: HTTPSConnectionPool | None = getattr(self._pools, "pool", None)
+        if pool is None:
+            pool = HTTPSConnectionPool(
+                self.address,
+                self._port,
+                maxsize=1,
+                cert_file=str(self._pki / OWN),
+                cert_reqs="CERT_REQUIRED",
+                ca_certs=str(self._pki / "ca.crt"),
+                assert_hostname=self.name,
+                server_hostname=self.name,
+                socket_options=[*HTTPSConnection.default_socket_options, *NOTICE_DEATH],
+            )
+            pool.ConnectionCls = type("Connection", (_PeerConnection,), {"pki": self._pki})
+            self._pools.pool = pool
+        return pool
 
     def _refusal(self, status: int, answer: bytes) -> ExecutionError | PrerequisiteError:
         try:
@@ -166,7 +155,5 @@ class PeerClient:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason of requests' nested errors."""
-    reason = getattr(error, "reason", None) or (error.args[0] if error.args else error)
-    inner = getattr(reason, "reason", None)
-    return str(inner or reason)
+    """Return the innermost reason of nested errors."""
+    return str(error.__cause__ or (error.args[-1] if error.args else error))

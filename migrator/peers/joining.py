@@ -17,14 +17,12 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import StringConstraints, ValidationError
 
 from migrator.errors import PeerError, PrerequisiteError, UsageError
+from migrator.later import Later
 from migrator.model import Value
 from migrator.names import Address, Port
 from migrator.peers.authority import (
@@ -45,6 +43,14 @@ from migrator.peers.issued import Issued
 from migrator.peers.membership import PeerDirectory, admit, check_free, named, settle
 from migrator.peers.roll import PEER_PORT, STREAM_PORT, Peer, Roll
 from migrator.peers.tls import OWN
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+else:
+    x509, ec = Later("cryptography.x509"), Later("cryptography.hazmat.primitives.asymmetric.ec")
+    serialization = Later("cryptography.hazmat.primitives.serialization")
 
 PREFIX = "lifeboat1."
 KEY_BYTES = 32  # of P-256

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field, StringConstraints
 
 from migrator.errors import PeerError
+from migrator.later import Later
 from migrator.model import Value
 from migrator.names import Address, HostName, Port
 from migrator.peers.authority import Pair, load_key
+
+if TYPE_CHECKING:
+    from cryptography import exceptions, x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+else:
+    exceptions, x509 = Later("cryptography.exceptions"), Later("cryptography.x509")
+    hashes, ec = (
+        Later("cryptography.hazmat.primitives.hashes"),
+        Later("cryptography.hazmat.primitives.asymmetric.ec"),
+    )
 
 PEER_PORT = 7443
 STREAM_PORT = 7444
@@ -79,7 +87,7 @@ def verify(roll: Roll, authority: bytes) -> None:
     key = x509.load_pem_x509_certificate(authority).public_key()
     try:
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise InvalidSignature
+            raise exceptions.InvalidSignature
         key.verify(base64.b64decode(roll.signature, validate=True), roll.signed_bytes, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError) as error:  # binascii.Error is one too
+    except (exceptions.InvalidSignature, ValueError) as error:  # binascii.Error is one too
         raise PeerError("this roll of hosts was not signed by the cluster's authority", code="bad-roll") from error

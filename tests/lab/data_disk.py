@@ -31,7 +31,7 @@ def data_disk(host: Host, place: str) -> Iterator[str]:
         try:
             yield name
         finally:
-            host.run(["umount", place])
+            host.run(["umount", "--lazy", place])
             host.run(["rm", "-f", f"/dev/{name}"])
     finally:
         subprocess.run(["losetup", "--detach", f"/dev/{name}"], check=True)
@@ -53,4 +53,4 @@ def disk_below_root(host: Host) -> Iterator[None]:
     try:
         yield
     finally:
-        host.run(["umount", MOUNTINFO])
+        host.run(["umount", "--lazy", MOUNTINFO])

@@ -17,7 +17,7 @@ from tests.lab.people import ask, start
 
 pytestmark = pytest.mark.real
 
-SETTINGS = "[signals]\nsmart_poll_s = 1\nedac = false\n"
+SETTINGS = '[signals]\nsmart_poll_s = 1\nedac = false\n\n[migrator]\nbind_mounts = "sync"\n'
 PLACE = "/srv/data"
 WAIT_S = 90.0
 
@@ -48,22 +48,17 @@ def test_only_what_lies_on_a_failing_data_disk_leaves(lab: Lab) -> None:
             signals.set_drive(alpha, drives.ata_drive(name, serial=f"LAB-{name}"))
         cluster.start(lab, SETTINGS)
         alpha.run(["mkdir", f"{PLACE}/files"])
-        beta.run(["mkdir", "--parents", f"{PLACE}/files"])
-        start(
-            alpha,
-            "archive",
-            ["--volume", f"{PLACE}/files:/files", "--label", "lifeboat.bind-mounts=sync"],
-            ["deleted"],
-        )
-        start(alpha, "web", ["--volume", "pages:/pages"], ["deleted"])
+        for name, volume in (("archive", f"{PLACE}/files:/files"), ("web", "pages:/pages")):
+            start(alpha, name, ["--network=none", "--volume", volume], ["deleted"])
         alpha.run(["lifeboat", "pause"])
         signals.set_drive(alpha, drives.ata_drive(disk, serial=f"LAB-{disk}", passed=False))
         status = wait(alpha, lambda found: bool(found["verdict"] == "failing"))
         assert (status["affected"], status["affected_containers"]) == ([f"/dev/{disk}"], ["archive"])
         affects = {item["device"]: item["affects"] for item in lifeboat(alpha, "signals")}
         assert (affects[f"/dev/{disk}"], affects["/dev/sda"]) == (["archive"], "host")
-        plan = {item["container"]: (item["target"], item["kept"]) for item in lifeboat(alpha, "plan")["migrations"]}
-        assert plan == {"archive": ("beta", False), "web": (None, True)}
+        plan = lifeboat(alpha, "plan")["migrations"]
+        going = {item["container"]: (item["target"], item["kept"]) for item in plan}
+        assert going == {"archive": ("beta", False), "web": (None, True)}, [item["reason"] for item in plan]
         alpha.run(["lifeboat", "resume"])
         wait(alpha, lambda found: bool(found["state"] == "evacuated" and not found["jobs"]))
         assert (running(alpha), running(beta)) == (["web"], ["archive"])

@@ -8,11 +8,16 @@ import logging
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
-
+from migrator.later import Later
 from watchdog.alerts.model import AlertSettings, Event, Webhook
 from watchdog.alerts.outbox import Outbox, Parcel
+
+if TYPE_CHECKING:
+    import requests
+else:
+    requests = Later("requests")
 
 LOOK_S = 1.0
 SIGNATURE, EVENT_ID = "X-Lifeboat-Signature", "X-Lifeboat-Event"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
+import sys
 import threading
 
 from fastapi import APIRouter, Request
 
+from migrator.command import run
 from migrator.engine import Engine
 from migrator.errors import LifeboatError, NotAllowedError
 from migrator.peers import joining
@@ -20,6 +21,7 @@ from migrator.peers.stream_server import StreamServer
 
 GREET_S = 30.0  # how often a peer is told what we know; who is away learns it then
 CERTIFICATE_LOOK_S = 3600.0
+RENEWAL_LIMIT_S = 120.0
 GREET_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Peering:
         )
         self._api = PeerServer(app, members.pki, listen, own.port)
         self._streams = StreamServer(engine.stream_handlers(), members.pki, listen, own.stream_port)
+        self._renewal = [sys.executable, "-m", "migrator.peers.renewal", str(members.directory)]
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -76,12 +79,9 @@ class Peering:
     def _renew_in_time(self) -> None:
         """Get a new certificate long before the old one ends."""
         while not self._stopping.wait(CERTIFICATE_LOOK_S):
-            if joining.due(self._members, datetime.datetime.now(datetime.UTC)):
-                try:
-                    joining.renew(self._members)
-                    _log.info("this host has a new certificate")
-                except LifeboatError as error:
-                    _log.warning("this host's certificate could not be renewed: %s", error)
+            look = run(self._renewal, timeout_s=RENEWAL_LIMIT_S, check=False)
+            if look.status or look.output:
+                _log.warning("%s", (look.errors or look.output).strip())
             self._api.renew()
 
 
