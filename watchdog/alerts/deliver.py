@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     requests = Later("requests")
 
-LOOK_S = 1.0
+LEAST_S, LONGEST_S = 1.0, 60.0  # between two looks; the clock may be set meanwhile
 SIGNATURE, EVENT_ID = "X-Lifeboat-Signature", "X-Lifeboat-Event"
 """`sha256=` and the hexadecimal HMAC-SHA256 of the body, as GitHub's webhooks have made usual."""
 
@@ -79,7 +79,8 @@ class Deliverer:
     def _run(self) -> None:
         while not self._stopping:
             self.deliver_due()
-            self._woken.wait(LOOK_S)
+            next_at = self._outbox.next_at()
+            self._woken.wait(LONGEST_S if next_at is None else min(LONGEST_S, max(LEAST_S, next_at - time.time())))
             self._woken.clear()
 
 

@@ -63,6 +63,12 @@ class Outbox:
             ).fetchall()
         return tuple(Parcel(Event.model_validate_json(body), url, attempts) for body, url, attempts in rows)
 
+    def next_at(self) -> float | None:
+        """Return when the next parcel is due (Unix seconds), None while there is none."""
+        with self._lock:
+            row = self._database.execute("SELECT min(next_at) FROM parcel WHERE state = 'waiting'").fetchone()
+        return None if row[0] is None else float(row[0])
+
     def delivered(self, parcel: Parcel) -> None:
         """The receiver has it."""
         self._mark(parcel, "delivered", "", 0.0, attempts=parcel.attempts + 1)

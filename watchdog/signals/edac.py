@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import THIS_HOST, is_ignored, sight, unreadable
-from watchdog.signals.sysfs import read_text
+from watchdog.signals.reader import THIS_HOST, sight, unreadable
+from watchdog.signals.sysfs import SysfsReader, load, read_text
 
 SIGNALS = ("edac.ce_count", "edac.ue_count")
 PLACE = Path("devices/system/edac/mc")
@@ -34,7 +34,7 @@ GONE = "its memory controller's driver is gone"
 COLLECTED = "the kernel's RAS_CEC collects corrected errors before they are counted (ras=cec_disable ends that)"
 
 
-class EdacReader:
+class EdacReader(SysfsReader):
     """Reads corrected and uncorrected errors of each DIMM, and of each controller those without a DIMM."""
 
     name = "edac"
@@ -46,9 +46,8 @@ class EdacReader:
         ignored: Sequence[str] = (),
         meminfo: Path = Path("/proc/meminfo"),
     ) -> None:
-        self.poll_s = poll_s
-        self._sysfs, self._meminfo = sysfs, meminfo
-        self._ignored = tuple(ignored)
+        super().__init__(poll_s, sysfs, ignored)
+        self._meminfo = meminfo
         self._known: dict[str, Device] = {}
 
     def read(self, now: float) -> tuple[Reading, ...]:
@@ -62,7 +61,7 @@ class EdacReader:
             if identity not in present:
                 readings += unreadable(SIGNALS, device, now, GONE)
         self._known |= present
-        kept = [reading for reading in readings if not is_ignored(reading.device, self._ignored)]
+        kept = self._kept(readings)
         blind = FIRMWARE_KEEPS_IT if (self._sysfs / HEST).exists() else NO_CONTROLLER
         return (*kept, *_poisoned(self._meminfo, now), sight(self.name, now, "" if controllers else blind))
 
@@ -110,7 +109,7 @@ def _counts(device: Device, directory: Path, files: tuple[str, str], now: float)
     readings = []
     for signal, name in zip(SIGNALS, files, strict=True):
         try:
-            readings.append(Reading(signal, device, now, float(int((directory / name).read_text()))))
+            readings.append(Reading(signal, device, now, float(int(load(directory / name)))))
         except (OSError, ValueError) as error:
             readings.append(Reading(signal, device, now, None, f"{name}: {error}"))
     return readings

@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import Remembered, is_ignored, sight
-from watchdog.signals.sysfs import read_text
+from watchdog.signals.reader import is_ignored, sight
+from watchdog.signals.sysfs import SysfsReader, load, read_text
 
 PLACE = Path("class/hwmon")
 CHANNEL = re.compile(r"^(temp|fan|in|power)(\d+)_(input|average)$")
@@ -30,7 +30,6 @@ PLAUSIBLE_CELSIUS = (1.0, 125.0)
 PLAUSIBLE_CRITICAL_CELSIUS = (40.0, 130.0)
 TOLD_BY_SMART = ("drivetemp",)  # asking it may keep a disk from sleeping, and smartctl tells the same
 NO_SENSOR = "no sensor: a virtual machine, or no driver"
-NOTHING_REMEMBERED = Remembered()
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,15 @@ class Channel:
     stopped_on_purpose: bool = False
 
 
-class HwmonReader:
+class HwmonReader(SysfsReader):
     """Reads all sensors of all chips."""
 
     name = "hwmon"
 
-    def __init__(
-        self,
-        poll_s: float,
-        sysfs: Path = Path("/sys"),
-        ignored: Sequence[str] = (),
-        remembered: Remembered = NOTHING_REMEMBERED,
-    ) -> None:
-        self.poll_s = poll_s
-        self._root = sysfs / PLACE
-        self._ignored = tuple(ignored)
-        self._trusted = set(remembered.trusted)
-
     def read(self, now: float) -> tuple[Reading, ...]:
         """Return the readings of now; a chip that vanished simply has none."""
         readings: list[Reading] = []
-        for channel in channels(self._root):
+        for channel in channels(self._sysfs / PLACE):
             if not is_ignored(channel.device, self._ignored):
                 readings += judge(channel, now, trusted=channel.device.identity in self._trusted)
         self._trusted |= {
@@ -197,12 +184,12 @@ def _numbers(chip: Path, parts: Sequence[str], prefix: str) -> tuple[dict[str, f
     values: dict[str, float] = {}
     error = ""
     for part in parts:
-        path = chip / f"{prefix}_{part}"
+        name = f"{prefix}_{part}"
         try:
-            values[part] = float(path.read_text())
+            values[part] = float(load(f"{chip}/{name}"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as failure:
             reason = failure.strerror if isinstance(failure, OSError) else "not a number"
-            error = error or f"{path.name}: {reason}"
+            error = error or f"{name}: {reason}"
     return values, error

@@ -24,13 +24,12 @@ from watchdog.signals.ipmi_text import (
     supplies,
 )
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import THIS_HOST, Remembered, is_ignored, sight, unreadable
+from watchdog.signals.reader import NOTHING_REMEMBERED, THIS_HOST, Remembered, is_ignored, sight, unreadable
 from watchdog.signals.tally import Tally
 
 DEVICES = ("ipmi0", "ipmi/0", "ipmidev/0")
 TIMEOUT_S = 60.0  # a walk over all sensors takes up to 30 seconds
 LONGEST_PAUSE_S = 3600.0
-NOTHING_REMEMBERED = Remembered()
 GONE = "the BMC's device is gone"
 NOT_TOLD = "the BMC does not tell it any more"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import Remembered, is_ignored, sight, unreadable
-from watchdog.signals.sysfs import read_number, read_text
+from watchdog.signals.reader import NOTHING_REMEMBERED, Remembered, sight, unreadable
+from watchdog.signals.sysfs import SysfsReader, read_number, read_text
 
 PLACE = Path("bus/pci/devices")
 COUNTS = {
@@ -22,10 +22,9 @@ CARRYING = {"0x01": "storage", "0x02": "network"}
 UNKNOWN_LANES = 255
 NOTHING_COUNTED = "no device counts its errors: no PCIe, a virtual machine, pci=noaer, or the firmware keeps them"
 GONE = "the device is gone"
-NOTHING_REMEMBERED = Remembered()
 
 
-class PcieReader:
+class PcieReader(SysfsReader):
     """Reads the counters of storage and network devices, and of all others that ever had an error."""
 
     name = "pcie"
@@ -37,10 +36,8 @@ class PcieReader:
         ignored: Sequence[str] = (),
         remembered: Remembered = NOTHING_REMEMBERED,
     ) -> None:
-        self.poll_s = poll_s
+        super().__init__(poll_s, sysfs, ignored, remembered)
         self._told_before = {device.identity for signal, device in remembered.told if signal in COUNTS}
-        self._root = sysfs / PLACE
-        self._ignored = tuple(ignored)
         self._known: dict[str, tuple[Device, tuple[str, ...]]] = {}
         self._lanes: dict[str, int] = {}
 
@@ -48,7 +45,7 @@ class PcieReader:
         """Return the counters; a device that had some and is gone is unreadable."""
         readings: list[Reading] = []
         counted = False
-        for place in sorted(self._root.glob("*")):
+        for place in sorted((self._sysfs / PLACE).glob("*")):
             counts = {signal: _count(place / file, total) for signal, (file, total) in COUNTS.items()}
             counted = counted or any(count is not None for count in counts.values())
             readings += self._of_device(place, counts, now)
@@ -56,7 +53,7 @@ class PcieReader:
         for identity, (device, signals) in self._known.items():
             if identity not in present:
                 readings += unreadable(signals, device, now, GONE)
-        kept = [item for item in readings if not is_ignored(item.device, self._ignored)]
+        kept = self._kept(readings)
         return (*kept, sight(self.name, now, "" if counted else NOTHING_COUNTED))
 
     def _of_device(self, place: Path, counts: dict[str, int | None], now: float) -> list[Reading]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from migrator.command import CommandResult, run
 from migrator.errors import CommandError
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import Remembered, is_ignored, unreadable
-from watchdog.signals.sysfs import read_number, read_text
+from watchdog.signals.reader import NOTHING_REMEMBERED, Remembered, is_ignored, unreadable
+from watchdog.signals.sysfs import SysfsReader, read_number, read_text
 
 PLACE = Path("class/power_supply")
 MAINS, UPS = "Mains", "UPS"
 TIMEOUT_S = 10.0
 MINUTE_S = 60.0
-NOTHING_REMEMBERED = Remembered()
 SUPPLIES = Device(DeviceKind.POWER_SUPPLY, "power:all", "power supplies")
 GONE = "it is not there any more"
 
@@ -33,7 +32,7 @@ STATE_OF_UPS = ("ups.on_battery", "ups.battery_low", "ups.replace_battery")
 Door = Callable[..., CommandResult]
 
 
-class PowerReader:
+class PowerReader(SysfsReader):
     """Reads the power_supply class: supplies that were on and are not, and UPS on a serial or USB line."""
 
     name = "power"
@@ -45,10 +44,7 @@ class PowerReader:
         ignored: Sequence[str] = (),
         remembered: Remembered = NOTHING_REMEMBERED,
     ) -> None:
-        self.poll_s = poll_s
-        self._root = sysfs / PLACE
-        self._ignored = tuple(ignored)
-        self._delivered = set(remembered.trusted)
+        super().__init__(poll_s, sysfs, ignored, remembered)
         self._known: dict[str, Device] = {}
         self._most = 0
 
@@ -56,7 +52,7 @@ class PowerReader:
         """Return the readings of now; a host whose kernel knows no supplies has none."""
         readings: list[Reading] = []
         online: dict[str, bool] = {}
-        for place in sorted(self._root.glob("*")):
+        for place in sorted((self._sysfs / PLACE).glob("*")):
             kind = read_text(place / "type")
             if read_text(place / "scope") == "Device":
                 continue  # the battery of a mouse
@@ -72,8 +68,8 @@ class PowerReader:
             device = Device(DeviceKind.POWER_SUPPLY, f"power:{name}", f"power supply {name}")
             self._known[name] = device
             if is_on:
-                self._delivered.add(device.identity)
-            if device.identity in self._delivered:  # one that was never plugged in cannot fail
+                self._trusted.add(device.identity)
+            if device.identity in self._trusted:  # one that was never plugged in cannot fail
                 yield Reading("power.supply_failed", device, now, float(not is_on))
         for name, device in self._known.items():
             if name not in online:

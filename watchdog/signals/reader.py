@@ -70,6 +70,7 @@ class Remembered:
     told: tuple[tuple[str, Device], ...] = ()
 
 
+NOTHING_REMEMBERED = Remembered()
 THIS_HOST = Device(DeviceKind.HOST, "host", "this host")
 
 

@@ -18,7 +18,7 @@ from watchdog.signals.mce import MceReader
 from watchdog.signals.missed import Missed
 from watchdog.signals.pcie import PcieReader
 from watchdog.signals.power import PowerReader, UpsReader
-from watchdog.signals.reader import Reader, Remembered
+from watchdog.signals.reader import NOTHING_REMEMBERED, Reader, Remembered
 from watchdog.signals.script import ScriptReader
 from watchdog.signals.self_tests import DAY_S, SelfTests
 from watchdog.signals.settings import SignalSettings
@@ -26,7 +26,6 @@ from watchdog.signals.smart import SmartReader
 from watchdog.signals.thermal import ThermalReader
 from watchdog.signals.volumes import lvm, zfs
 
-NOTHING_REMEMBERED = Remembered()
 STATE = Path("/var/lib/lifeboat")
 
 

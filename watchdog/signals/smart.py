@@ -25,14 +25,13 @@ from watchdog.signals.inventory import (
     without_ghosts,
 )
 from watchdog.signals.model import Device, Reading
-from watchdog.signals.reader import KnownDisk, Remembered, is_ignored, sight
+from watchdog.signals.reader import NOTHING_REMEMBERED, KnownDisk, Remembered, is_ignored, sight
 from watchdog.signals.settings import SignalSettings
 from watchdog.signals.smart_answer import Answer, Drive, parse_answer, refusal
 from watchdog.signals.smart_scan import SCAN_TIMEOUT_S, scan
 
 AT_ONCE = 8  # controllers and their cables are shared
 GRACE_S = 5.0  # for a program that was killed to be gone
-NOTHING_REMEMBERED = Remembered()
 
 Question = Callable[[], Any]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from watchdog.signals.model import Device, DeviceKind, Reading
-from watchdog.signals.reader import is_ignored, unreadable
-from watchdog.signals.sysfs import read_number, read_text
+from watchdog.signals.reader import unreadable
+from watchdog.signals.sysfs import SysfsReader, load, read_number, read_text
 
 ZONES = Path("class/thermal")
 PROCESSORS = Path("devices/system/cpu")
@@ -25,15 +25,13 @@ GONE = "it is not there any more"
 THROTTLED = ("cpu.throttle_events", "cpu.throttled_percent")
 
 
-class ThermalReader:
+class ThermalReader(SysfsReader):
     """Reads all zones, and the throttling of each processor socket."""
 
     name = "thermal"
 
     def __init__(self, poll_s: float, sysfs: Path = Path("/sys"), ignored: Sequence[str] = ()) -> None:
-        self.poll_s = poll_s
-        self._sysfs = sysfs
-        self._ignored = tuple(ignored)
+        super().__init__(poll_s, sysfs, ignored)
         self._known: dict[str, tuple[Device, set[str]]] = {}
         self._throttled: dict[str, tuple[float, float]] = {}
 
@@ -46,7 +44,7 @@ class ThermalReader:
         for identity, (device, signals) in self._known.items():
             lost = [signal for signal in sorted(signals) if (identity, signal) not in told]
             readings += unreadable(lost, device, now, GONE)
-        return tuple(item for item in readings if not is_ignored(item.device, self._ignored))
+        return self._kept(readings)
 
     def _throttling(self, now: float) -> Iterator[Reading]:
         for socket, (events, slow_ms) in sockets(self._sysfs / PROCESSORS).items():
@@ -91,7 +89,7 @@ def _zones(root: Path, now: float) -> Iterator[Reading]:
 
 def _zone(zone: Path, device: Device, now: float) -> Iterator[Reading]:
     try:
-        celsius = int((zone / "temp").read_text()) / MILLI
+        celsius = int(load(zone / "temp")) / MILLI
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a number"
         yield Reading("thermal.temperature", device, now, None, f"temp: {reason}")
