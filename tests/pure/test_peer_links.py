@@ -378,8 +378,10 @@ def test_bodies_have_an_end(tmp_path: Path) -> None:
                 link.settimeout(20)
                 sender = threading.Thread(target=send_quietly, args=(link, body))
                 sender.start()
-                # FastAPI makes a 400 of whatever happens while it reads a body.
-                assert link.recv(4096).split(b" ")[1] in (b"413", b"400")
+                # FastAPI makes a 400 of whatever happens while it reads a body. Whoever hangs up on a sender may
+                # lose its own answer, for what was not read resets the connection (RFC 9112, 9.6).
+                answer = link.recv(4096)
+                assert not answer or answer.split(b" ")[1] in (b"413", b"400")
                 sender.join(20)
 
 

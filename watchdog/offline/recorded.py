@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from migrator.errors import UsageError
+from watchdog.offline.programs import read_program
 from watchdog.offline.smart_text import answer_of, is_smart_text
 from watchdog.offline.texts import is_bmc_text, is_machine_check, read_bmc, read_machine_checks
 from watchdog.offline.trees import is_listing, read_listing, read_tree
@@ -26,7 +27,8 @@ NO_NAMES = re.compile(r"^(?:REDACTED|[-xX*. ]*)$")
 
 EXPECTED = (
     "smartctl --json -x (or its text), a sysfs tree or a listing of one, kernel log lines, ipmitool output, "
-    "machine-check records, a trace of lifeboat policy record"
+    "sensors -j, lvs --reportformat json, zpool status -P -p -L, btrfs device stats, /proc/mdstat, upsc, "
+    "apcaccess, machine-check records, a trace of lifeboat policy record"
 )
 
 
@@ -56,6 +58,8 @@ def recognised(name: str, text: str, patterns: Patterns, now: float) -> Recordin
     """Return what a text tells, whatever it is the output of."""
     if is_trace(text):
         return Recording(name, "a trace", tuple(_of_trace(text, name)))
+    if (of_program := _of_program(name, text, now)) is not None:
+        return of_program
     if text.lstrip()[:1] == "{" or "Pending defect count:" in text[:60]:
         return _smart_json(name, text, now)
     if is_smart_text(text):
@@ -71,6 +75,14 @@ def recognised(name: str, text: str, patterns: Patterns, now: float) -> Recordin
         if is_it:
             return Recording(name, kind, read())
     return Recording(name, "not recognised", (), f"not recognised; expected {EXPECTED}")
+
+
+def _of_program(name: str, text: str, now: float) -> Recording | None:
+    try:
+        told = read_program(text, name, now)
+    except ValueError as error:
+        return Recording(name, "not recognised", (), f"cannot be read: {error}")
+    return None if told is None else Recording(name, *told)
 
 
 def _of_trace(text: str, name: str) -> Iterator[Reading]:
