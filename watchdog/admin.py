@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.host.facts import own_version
+from migrator.later import Later
 from migrator.model import Method, Value
 from migrator.peers.quiet_server import QuietServer
 from migrator.protocol.journal import Side
@@ -28,8 +28,12 @@ from watchdog.admin_signals import effects, signals_shown
 from watchdog.daemon.order import Cause, Order
 
 if TYPE_CHECKING:
+    import prometheus_client as prometheus
+
     from watchdog.daemon.daemon import Daemon
     from watchdog.daemon.jobs import Job
+else:
+    prometheus = Later("prometheus_client")
 
 START_LIMIT_S = 10.0
 SOCKET_MODE = 0o600
@@ -243,15 +247,15 @@ def _show(daemon: Daemon, migration: str) -> dict[str, Any]:
 
 
 def _metrics(daemon: Daemon) -> str:
-    registry = CollectorRegistry()
-    verdict = Gauge("lifeboat_verdict", "0 healthy, 1 suspect, 2 failing", registry=registry)
+    registry = prometheus.CollectorRegistry()
+    verdict = prometheus.Gauge("lifeboat_verdict", "0 healthy, 1 suspect, 2 failing", registry=registry)
     verdict.set(daemon.assessment.verdict.severity)
-    Gauge("lifeboat_cordoned", "1 when cordoned", registry=registry).set(daemon.flags.flags.cordoned)
-    Gauge("lifeboat_unreadable_signals", "signals that cannot be read", registry=registry).set(
+    prometheus.Gauge("lifeboat_cordoned", "1 when cordoned", registry=registry).set(daemon.flags.flags.cordoned)
+    prometheus.Gauge("lifeboat_unreadable_signals", "signals that cannot be read", registry=registry).set(
         len(daemon.assessment.blind)
     )
-    value = Gauge("lifeboat_signal", "latest value of a signal", ["signal", "device"], registry=registry)
+    value = prometheus.Gauge("lifeboat_signal", "latest value of a signal", ["signal", "device"], registry=registry)
     for reading in daemon.readings.history().latest():
         if reading.value is not None:
             value.labels(reading.signal, reading.device.identity).set(reading.value)
-    return generate_latest(registry).decode()
+    return prometheus.generate_latest(registry).decode()
