@@ -88,7 +88,7 @@ def measure(base: Path, times: int) -> dict[str, Any]:
                     timed(f"bench-kernel-{n}", lambda: trigger(loop), KERNEL_GAP_S) for n in range(1, times + 1)
                 ],
                 "udev_s": [timed(f"bench-gone-{n}", removal(n), EVENT_GAP_S) for n in range(1, times + 1)],
-                "poll_s": [timed(f"bench-heat-{n}", heat(n), 1.7) for n in range(1, times + 1)],
+                "poll_s": [timed(f"bench-heat-{n}", heat(n), 2.3 * n % POLL_S) for n in range(1, times + 1)],
             }
         finally:
             daemon.send_signal(signal.SIGTERM)
