@@ -28,6 +28,7 @@ from migrator.pager.images import lazy_ranges
 from migrator.pager.links import Link, prefer
 from migrator.pager.packing import PAGE_BYTES, Pages
 from migrator.pager.pending import Range
+from migrator.pager.priority import answer_first
 from migrator.pager.sink import Sink, SinkOrder, SinkState, Task
 from migrator.pager.space import Space
 from migrator.pager.statistics import Statistics
@@ -39,8 +40,8 @@ BULK_BYTES = 1 << 20
 BULK_UNDER_WAY = 4
 LOCKED_PAGES = 64  # so much is filled before a fault may have the lock
 POLL_S = 0.05
+OWED_S = 0.001  # until faults are tried again that had to wait for an event; nobody runs while we do not sleep
 POISON_LIMIT_S = 2.0
-FAULT_NICENESS = -15
 
 _log = logging.getLogger("sink")
 
@@ -182,19 +183,22 @@ class OwnSink(Sink):
 
     def _serve_faults(self) -> None:
         """Read events, then answer the faults that are owed; one may have to wait for further events."""
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FAULT_NICENESS)
+        answer_first()
         buffer = memoryview(mmap.mmap(-1, FAULT_BYTES))
         owed: list[Fault] = []
+        pause_s = POLL_S
         while self.state in (SinkState.WAITING, SinkState.DRAINING):
             self._flowing.wait()
-            for descriptor, _ in self._events.poll(0.0 if owed else POLL_S):
+            for descriptor, _ in self._events.poll(pause_s):
                 with self._urgently():
                     space = self._spaces.get(descriptor)
                     if space is not None and self._flowing.is_set():
                         owed += self._read_events(space)
+            pause_s = POLL_S
             if owed and self._flowing.is_set():
+                before = len(owed)
                 owed = self._answer_faults(owed, buffer)
+                pause_s = 0.0 if len(owed) < before else OWED_S
 
     def _read_events(self, space: Space) -> list[Fault]:
         """Read all events of a space; follow them, and return the faults among them. The lock is held."""

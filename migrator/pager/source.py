@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from migrator.errors import LifeboatError
@@ -22,12 +20,12 @@ from migrator.pager.images import pid_in_images
 from migrator.pager.links import Link, call_link, prefer
 from migrator.pager.memory import FrozenMemory
 from migrator.pager.packing import ANSWER, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, compressor, pack
+from migrator.pager.priority import answer_first
 from migrator.pager.rate import Economy, Throttle
 from migrator.settings import MigratorSettings
 from migrator.shim.order import PagerAddress
 
 RETRY_S = 0.5
-FAULT_NICENESS = -15  # of the thread that answers faults: somebody stands still until it has
 
 _log = logging.getLogger("shim")
 
@@ -104,8 +102,7 @@ class LinkServer:
     def run(self) -> None:
         """Answer until the drain has ended, over as many links as it takes."""
         if self.purpose == FAULTS:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FAULT_NICENESS)
+            answer_first()
         self._source.started.wait()
         while not self._source.ended.is_set():
             try:
