@@ -307,8 +307,10 @@ class Cell:
             self._watcher.wait(30)
 
     def put_away(self) -> None:
-        """Remove the container, so that the next cell can be played on the same stage."""
+        """Remove the container, so that the next cell has the same stage; a bad one is cleaned then."""
         self.close()
+        if not self._ready:
+            return
         for host in (self.source, self.target):
             if host.running:
                 host.run(["podman", "rm", "--all", "--force", "--time=0"], check=False)
