@@ -41,6 +41,18 @@ def test_the_fallback_starts_it_anew_when_the_source_is_dead(cell: Cell) -> None
     assert verdict.outcome == "anew on the target", verdict
 
 
+def forget_neighbours_when_it_runs(cell: Cell) -> None:
+    """A container that podman starts again has another MAC address, and podman announces nothing."""
+    asked = ["podman", "inspect", "--format", "{{.State.Running}} {{.State.StartedAt.Unix}}", CONTAINER]
+
+    def runs_again() -> bool:
+        running, _, at = cell.source.run(asked).output.strip().partition(" ")
+        return running == "true" and int(at) >= int(cell.struck_at)
+
+    assert cell.wait(runs_again, 30)
+    cell.lab.forget_neighbours()
+
+
 def test_one_that_ends_while_it_is_banned_starts_again(cell: Cell) -> None:
     """Its process dies between the park and the freeze, when nothing may start it; its policy is made up for."""
     stop = next(item for item in STOPS if item.name == "source: parked")
@@ -49,7 +61,7 @@ def test_one_that_ends_while_it_is_banned_starts_again(cell: Cell) -> None:
         Fault(
             "its own end",
             lambda cell: cell.kill(cell.source, "/usr/local/bin/workload"),
-            lambda cell: cell.lab.forget_neighbours(),  # podman gives it another MAC, and announces nothing
+            forget_neighbours_when_it_runs,
         ),
     )
     assert verdict.struck, verdict.said
