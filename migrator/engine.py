@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from fastapi import APIRouter
 
-from migrator.choice.filters import reject
-from migrator.container import describe
+from migrator.container.known import KnownContainers
 from migrator.container.probe import probed
-from migrator.container.verdicts import Asked, ContainerVerdict, judge
+from migrator.container.verdicts import ContainerVerdict
 from migrator.container.welcome import routes as fit_routes
-from migrator.container.welcome import with_answers
 from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.health import Health
 from migrator.host import hardware
@@ -29,12 +27,12 @@ from migrator.model import (
     Rejection,
 )
 from migrator.names import MigrationId, new_id
+from migrator.outlook import Outlook
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
-from migrator.planning.plan import Assumptions, plan_evacuation, supported_method
-from migrator.planning.rates import Past, measured, measured_link
+from migrator.planning.plan import supported_method
 from migrator.protocol.journal import Entry, Journal, Side
 from migrator.protocol.timeline import Observer
 from migrator.recovery.by_hand import Settlement
@@ -49,9 +47,8 @@ from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.source.claims import Claims
 from migrator.source.departure import Departure, Place
-from migrator.source.migration import Journey, SourceMigration
+from migrator.source.migration import SourceMigration
 from migrator.source.turns import Turns
-from migrator.storage.size import Sizes
 from migrator.target.desk import Desk
 from migrator.target.giving_back import RETURN_LIMIT_S, Returned, give_back
 from migrator.target.hall import Hall
@@ -59,7 +56,6 @@ from migrator.target.reservations import Held, Hold
 
 JOURNAL = "journal.db"
 HOLD_S = 120.0  # promises of an evacuation that is cut short are free again after this
-REMEMBERED = 500  # migrations of the past from which rates are measured
 
 
 class Engine:
@@ -84,6 +80,7 @@ class Engine:
         self._peers = peers
         self._health = health
         self._journal = Journal(state / JOURNAL)
+        self._known = KnownContainers(self._journal, settings)
         self._departure = Departure(
             host=host,
             settings=settings,
@@ -104,22 +101,9 @@ class Engine:
             registry=self._registry,
         )
         self._neighbours = Neighbours(peers, self._registry.lost_for_s)
-        self._sizes = Sizes()
         self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
-        self._facts = FactsReader(
-            host,
-            self._standing,
-            busy=lambda: self.busy,
-            labels=settings.labels,
-            shared_paths=settings.shared_paths,
-            pager=settings.pager,
-            creates_for_others=settings.accept_privileged,
-        )
-
-    @property
-    def busy(self) -> bool:
-        """Say whether a container comes or goes: podman holds its lock, and whoever asks for all of them waits."""
-        return bool(self._claims) or self._desk.busy
+        self._facts = FactsReader(host, self._standing, self._known.census, settings)
+        self._outlook = Outlook(settings, self._journal, self._neighbours, self.facts, self._known)
 
     def _presence(self) -> Presence:
         told = self._told_health()
@@ -132,7 +116,7 @@ class Engine:
 
     def containers(self) -> tuple[ContainerFacts, ...]:
         """Return the running containers of this host."""
-        return describe.running(self._settings)
+        return self._known.running()
 
     def facts(self) -> HostFacts:
         """Return what this host tells its peers."""
@@ -150,59 +134,12 @@ class Engine:
         time_left_s: float | None = None,
         avoid: Collection[str] = (),
     ) -> EvacuationPlan:
-        """Plan to move the given containers, or all that run here; changes nothing anywhere.
-
-        `time_left_s` is how long this host usually lasts, None when nothing says so; hosts in `avoid` are
-        left out.
-        """
-        told, silent = self._neighbours.facts()
-        asked = self._asked(containers)
-        return self._plan(asked, told, silent, method, time_left_s=time_left_s, avoid=avoid)
+        """Plan to move the given containers, or all that run here; see `Outlook.plan`."""
+        return self._outlook.plan(containers, method, time_left_s=time_left_s, avoid=avoid)
 
     def examine(self, containers: tuple[ContainerFacts, ...] | None = None) -> tuple[ContainerVerdict, ...]:
         """Say of the given containers, or all, what an evacuation would do with them and what each host says."""
-        told, silent = self._neighbours.facts()
-        asked = self._asked(containers)
-        plan = self._plan(asked, told, silent, None)
-        headroom = self._settings.memory_headroom_percent
-        return judge(asked, Asked(self.facts(), told, silent, headroom), plan)
-
-    def _asked(self, containers: tuple[ContainerFacts, ...] | None) -> list[ContainerFacts]:
-        """Return containers with their size on disk and what the other hosts say against taking them."""
-        chosen = self.containers() if containers is None else containers
-        sized = [item.model_copy(update={"disk_bytes": self._sizes.disk_in_use(item)}) for item in chosen]
-        return with_answers(sized, self._neighbours.fit(sized) if sized else ())
-
-    def _plan(
-        self,
-        containers: Sequence[ContainerFacts],
-        told: Sequence[HostFacts],
-        silent: Sequence[Rejection],
-        method: Method | None,
-        *,
-        time_left_s: float | None = None,
-        avoid: Collection[str] = (),
-    ) -> EvacuationPlan:
-        """Plan with what the hosts told."""
-        targets = [target for target in told if target.host not in avoid]
-        rates = measured(self._pasts())
-        names = [target.host for target in targets]
-        assumptions = Assumptions(
-            headroom_percent=self._settings.memory_headroom_percent,
-            rates=rates,
-            links={host: measured_link(rates.get(host), self._neighbours.round_trip_ms(host)) for host in names},
-            domains=self._settings.failure_domains,
-            limits=self._settings.limits,
-            time_left_s=time_left_s,
-        )
-        wanted = method or self._settings.method
-        plan = plan_evacuation(self.facts(), containers, targets, wanted, assumptions)
-        if not silent:
-            return plan
-        migrations = tuple(
-            item.model_copy(update={"rejections": (*item.rejections, *silent)}) for item in plan.migrations
-        )
-        return plan.model_copy(update={"migrations": migrations})
+        return self._outlook.examine(containers)
 
     def hold(self, memory_bytes: Mapping[str, int]) -> tuple[Rejection, ...]:
         """Let targets hold memory for what is planned (0: nothing any more); return who refused, and why."""
@@ -227,24 +164,6 @@ class Engine:
             raise ExecutionError(f"{target} could not give it back: {found.error}", code="not-given-back")
         return found.freeze_ms
 
-    def _pasts(self) -> list[Past]:
-        """Return past migrations away from here, newest first."""
-        entries = self._journal.entries(limit=REMEMBERED)
-        return [
-            Past(Journey.model_validate_json(entry.request).container, entry.outcome)
-            for entry in entries
-            if entry.side is Side.SOURCE and entry.outcome is not None
-        ]
-
-    def check(self, container: ContainerFacts, target: str, method: Method) -> tuple[Rejection, ...]:
-        """Return every reason why a container cannot go to a target by a rung; empty when it can."""
-        if reason := container.unsupported.get(method):
-            return (Rejection(host=target, code="container-unsupported", reason=reason),)
-        facts = self._neighbours.client(target).facts()
-        headroom = self._settings.memory_headroom_percent
-        found = reject(container, self.facts(), facts, method, headroom_percent=headroom)
-        return (*found, *self._neighbours.fit_of(target, container).rejections.get(container.id, ()))
-
     def probe(self, target: str) -> MigrationOutcome:
         """Move a throwaway container to a target, and leave nothing of it on either host."""
         name = f"lifeboat-probe-{new_id()}"
@@ -268,8 +187,7 @@ class Engine:
         its own word is asked again. Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that
         the outcome tells.
         """
-        facts = describe.describe(container, self._settings)
-        facts = facts.model_copy(update={"disk_bytes": self._sizes.disk_in_use(facts)})
+        facts = self._outlook.sized(self._known.one(container))
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
         with self._claims.claim(facts.id, facts.name):
@@ -299,7 +217,7 @@ class Engine:
         if rung is None:
             reasons = "; ".join(sorted(set(facts.unsupported.values()))) or "no such rung"
             raise PrerequisiteError(f"{facts.name} cannot be moved: {reasons}", code="container-unsupported")
-        rejections = () if planned else self.check(facts, target, rung)
+        rejections = () if planned else self._outlook.check(facts, target, rung)
         if rejections:
             why_cold = sorted(set(facts.unsupported.values())) if rung is Method.COLD else []
             said = "; ".join([*why_cold, *(item.reason for item in rejections)])

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from migrator.errors import UsageError
+from migrator.errors import LifeboatError, UsageError
 from migrator.model import Value
 from watchdog.policy.evaluate import Assessment, RuleState
 from watchdog.policy.score import Truth, score
@@ -131,14 +131,14 @@ def policy_status(daemon: Daemon) -> dict[str, Any]:
 
 
 def affected_containers(daemon: Daemon) -> list[str] | None:
-    """Return the containers whose storage lies on what fails; None for the whole host, for nothing, or unknown.
-
-    It is unknown while a container moves: podman would not answer, and a status is wanted then most of all.
-    """
+    """Return the containers whose storage lies on what fails; None for the whole host, for nothing, or unknown."""
     devices = daemon.assessment.affected
-    if not devices or daemon.engine is None or daemon.engine.busy:
+    if not devices or daemon.engine is None:
         return None
-    lost = daemon.losses.of(devices, daemon.engine.containers())
+    try:
+        lost = daemon.losses.of(devices, daemon.engine.containers())
+    except LifeboatError:
+        return None
     return None if lost.host else sorted(lost.containers)
 
 

@@ -23,7 +23,7 @@ Effects = Mapping[str, Affected]
 def effects(daemon: Daemon, history: ReadingHistory) -> Effects:
     """Return what would be lost with each device; nothing is known while podman does not answer."""
     engine = daemon.engine
-    if engine is None or engine.busy:
+    if engine is None:
         return {}
     devices = {series.device.identity: series.device for series in history.series.values()}
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from typing import Any
 from migrator.command import run
 from migrator.container import mounts, quadlet
 from migrator.container.obstacles import Surroundings, obstacles
-from migrator.container.probe import is_probe
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
-from migrator.errors import CommandError, LifeboatError, PrerequisiteError
+from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts, NetworkAttachment, QuadletUnit, VolumeMount
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
@@ -24,37 +23,24 @@ from migrator.settings import MigratorSettings
 from migrator.words import UNIT_LABEL
 
 TIMEOUT_S = 15.0
-ASKED_AT_ONCE = 4
 
 
-def running(settings: MigratorSettings) -> tuple[ContainerFacts, ...]:
-    """Return the running containers of this host; one that vanishes meanwhile is not among them."""
-    drivers = podman.network_drivers()
+@dataclass(frozen=True)
+class Others:
+    """What podman's description of one container does not tell: the networks and volumes, and who uses these."""
 
-    def one(identifier: str) -> ContainerFacts | None:
-        try:
-            return describe(identifier, settings, drivers)
-        except PrerequisiteError:
-            return None
-
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as workers:
-        found = list(workers.map(one, podman.running_ids()))
-    return tuple(facts for facts in found if facts and not (facts.pod_infra or is_probe(facts)))
+    drivers: Mapping[str, str]  # of networks, by name
+    volumes: Mapping[str, Mapping[str, Any]]  # descriptions by name
+    users: Mapping[str, tuple[str, ...]]  # volume -> ids of the running containers that use it
 
 
-def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] | None = None) -> ContainerFacts:
-    """Return what is known of one container; raises `PrerequisiteError` when there is none of this name.
+def named_volumes(inspected: Mapping[str, Any]) -> set[str]:
+    """Return the names of the volumes that a container mounts."""
+    return {mount["Name"] for mount in inspected["Mounts"] if mount["Type"] == "volume"}
 
-    `drivers` are those of this host's networks, when they are known already.
-    """
-    try:
-        inspected = podman.inspect(name)
-    except CommandError as error:
-        if "no such container" not in error.message.lower():
-            raise
-        raise PrerequisiteError(
-            f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
-        ) from error
+
+def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: Others) -> ContainerFacts:
+    """Return what is known of a container, by podman's description of it."""
     pid = int(inspected["State"]["Pid"])
     pids = _pids(pid)
     labels = inspected["Config"].get("Labels") or {}
@@ -67,8 +53,8 @@ def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] |
         runtime=Path(inspected["OCIRuntime"]).name,
         running=bool(inspected["State"]["Running"]),
         memory_bytes=_memory_in_use(pids),
-        networks=_attachments(inspected, podman.network_drivers() if drivers is None else drivers, pid),
-        volumes=tuple(_volume(mount, rules) for mount in inspected["Mounts"]),
+        networks=attachments(inspected, others.drivers, pid),
+        volumes=tuple(_volume(mount, rules, others.volumes) for mount in inspected["Mounts"]),
         labels=labels,
         published_ports=_published(inspected),
         secrets=tuple(item["Name"] for item in inspected["Config"].get("Secrets") or ()),
@@ -86,7 +72,7 @@ def describe(name: str, settings: MigratorSettings, drivers: Mapping[str, str] |
         unit_stays=unit_stays,
         held=held_descriptors(pids) if facts.running else (),
         neighbours=neighbours(pid) if facts.running else (),
-        volume_users={mount.name: podman.volume_users(mount.name) for mount in facts.volumes if mount.name},
+        volume_users={mount.name: others.users.get(mount.name, ()) for mount in facts.volumes if mount.name},
     )
     return facts.model_copy(update={"obstacles": obstacles(facts, inspected, surroundings)})
 
@@ -127,9 +113,10 @@ def _memory_in_use(pids: tuple[int, ...]) -> int:
     return total
 
 
-def _attachments(
+def attachments(
     inspected: Mapping[str, Any], drivers: Mapping[str, str], pid: int
 ) -> tuple[NetworkAttachment, ...]:
+    """Return the networks of a container whose first process is `pid`."""
     networks = {
         name: network
         for name, network in (inspected["NetworkSettings"].get("Networks") or {}).items()
@@ -162,9 +149,9 @@ def _interfaces(pid: int) -> dict[str, str]:
     return {link["address"]: link["ifname"] for link in links if "address" in link}
 
 
-def _volume(mount: Mapping[str, Any], rules: StorageRules) -> VolumeMount:
+def _volume(mount: Mapping[str, Any], rules: StorageRules, volumes: Mapping[str, Mapping[str, Any]]) -> VolumeMount:
     kind, source = mount["Type"], mount["Source"]
-    described = podman.inspect_volume(mount["Name"]) if kind == "volume" else {}
+    described = volumes.get(mount["Name"], {}) if kind == "volume" else {}
     volume = VolumeMount(
         kind=kind,
         name=mount.get("Name", ""),

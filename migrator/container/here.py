@@ -11,7 +11,8 @@ from pathlib import Path
 from migrator.command import run
 from migrator.container import mounts, quadlet
 from migrator.container.fit import Here, PathHere, Remains, UnitHere, VolumeHere, refusals
-from migrator.errors import LifeboatError, PrerequisiteError
+from migrator.container.known import KnownContainers
+from migrator.errors import PrerequisiteError
 from migrator.host import hardware
 from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
 from migrator.runtime import podman, tombstone
@@ -41,7 +42,7 @@ class Look:
             ports=frozenset(hardware.listening_ports()) if container.published_ports else frozenset(),
             addresses=self._addresses if container.networks else frozenset(),
             networks=self._networks if container.networks else (),
-            volumes={name: found for name in names if (found := _volume(name))},
+            volumes={name: found for name in names if (found := self._volume(name))},
             paths={mount.path: _path(Path(mount.path), compared=bool(mount.digest)) for mount in binds},
             mounted=mounts.parse(mounts.MOUNTINFO.read_text()) if binds else (),
             remains=remains(self._hall.state, container),
@@ -63,6 +64,13 @@ class Look:
     @cached_property
     def _networks(self) -> tuple[NetworkFacts, ...]:
         return podman.networks()
+
+    def _volume(self, name: str) -> VolumeHere | None:
+        if not podman.has_volume(name):
+            return None
+        described = podman.inspect_volume(name)
+        in_use = bool(KnownContainers(self._hall.journal, self._hall.settings).volume_users(name))
+        return VolumeHere(described["Options"] or {}, _has_files(Path(described["Mountpoint"])), in_use)
 
     @cached_property
     def _addresses(self) -> frozenset[str]:
@@ -116,17 +124,6 @@ def addresses() -> Iterator[str]:
         result = run(argv, timeout_s=TIMEOUT_S, check=False)
         for link in json.loads(result.output or "[]") if result.status == 0 else ():
             yield from (item["local"] for item in link.get("addr_info", ()) if item.get("scope") == "global")
-
-
-def _volume(name: str) -> VolumeHere | None:
-    if not podman.has_volume(name):
-        return None
-    described = podman.inspect_volume(name)
-    try:
-        in_use = bool(podman.volume_users(name))
-    except LifeboatError:
-        in_use = True  # podman cannot say, for a container's lock is held
-    return VolumeHere(described["Options"] or {}, _has_files(Path(described["Mountpoint"])), in_use)
 
 
 def _unit(unit: QuadletUnit) -> UnitHere:

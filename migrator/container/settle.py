@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from migrator.command import run
-from migrator.container.describe import describe
+from migrator.container.describe import attachments
 from migrator.container.probe import is_probe, remove_arrived
 from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts
@@ -31,8 +31,10 @@ def start_anew(name: str, settings: MigratorSettings, start: Callable[[], object
     else:
         start()
     try:
-        networks = describe(name, settings).networks
-        namespace = f"/proc/{podman.first_pid(name)}/ns/net"
+        inspected = podman.inspect(name)
+        pid = int(inspected["State"]["Pid"])
+        networks = attachments(inspected, podman.network_drivers(), pid)
+        namespace = f"/proc/{pid}/ns/net"
         program = [sys.executable, "-m", "migrator.network.announce", namespace]
         run([*program, *(network.model_dump_json() for network in networks)], timeout_s=TIMEOUT_S)
     except LifeboatError as error:

@@ -16,13 +16,14 @@ from migrator.command import run
 from migrator.errors import LifeboatError
 from migrator.health import Health
 from migrator.host import hardware
-from migrator.model import HostFacts, NetworkFacts, Pager
+from migrator.model import HostFacts, NetworkFacts
 from migrator.runtime import podman
-from migrator.runtime.census import Census, take_census
+from migrator.runtime.census import Census
+from migrator.settings import MigratorSettings
 
 TIMEOUT_S = 10
-PATIENCE_S = 20.0
-BUSY_PATIENCE_S = 0.5  # podman answers no `ps` while one container's checkpoint or restore holds its lock
+PATIENCE_S = 5.0  # somebody who stops or starts a container by hand makes podman wait, too
+FIRST_PATIENCE_S = 20.0  # as long as nothing is known
 STORAGE = Path("/var/lib/containers")
 
 
@@ -43,21 +44,15 @@ class _Podman:
 
 @dataclass
 class FactsReader:
-    """Collects facts; what podman cannot tell in time (a container's lock is held) is the last known.
-
-    `busy` says whether a migration is under way here: then containers are not waited for.
-    """
+    """Collects facts; what podman cannot tell in time is the last known."""
 
     host: str
     standing: Callable[[], Standing]
-    busy: Callable[[], bool]
-    labels: Mapping[str, str] = field(default_factory=dict)
-    shared_paths: tuple[str, ...] = ()
-    pager: Pager = Pager.LIFEBOAT
-    creates_for_others: bool = False
+    take_census: Callable[[], Census]
+    settings: MigratorSettings
     _versions: dict[str, str] = field(default_factory=dict)
     _podman: _Podman = field(default_factory=_Podman)
-    _census: Census = field(default_factory=Census)
+    _census: Census | None = None
     _asking: Future[Census] | None = None
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "census"))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -90,10 +85,10 @@ class FactsReader:
             ports=tuple(sorted({*census.ports, *hardware.listening_ports()})),
             apart=census.apart,
             devices=hardware.devices(),
-            labels=dict(self.labels),
-            shared_paths=self.shared_paths,
-            pager=self.pager,
-            creates_for_others=self.creates_for_others,
+            labels=dict(self.settings.labels),
+            shared_paths=self.settings.shared_paths,
+            pager=self.settings.pager,
+            creates_for_others=self.settings.accept_privileged,
             verdict=standing.health.verdict,
             cordoned=standing.health.cordoned,
             evacuating=standing.health.evacuating,
@@ -122,12 +117,12 @@ class FactsReader:
         """Return the containers of now, or of the last time that podman told them soon enough."""
         with self._lock:
             if self._asking is None or self._asking.done():
-                self._asking = self._worker.submit(take_census)
+                self._asking = self._worker.submit(self.take_census)
             asking = self._asking
-        wait([asking], BUSY_PATIENCE_S if self.busy() else PATIENCE_S)
+        wait([asking], PATIENCE_S if self._census else FIRST_PATIENCE_S)
         if asking.done() and asking.exception() is None:
             self._census = asking.result()
-        return self._census
+        return self._census or Census()
 
 
 def own_version() -> str:

@@ -1,16 +1,13 @@
-"""All containers of this host in one question to podman, which asks for no container's lock for long."""
+"""All containers of this host, as one answer of `podman ps` tells of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from migrator.choice.labels import wishes
-from migrator.command import run
-
-TIMEOUT_S = 15.0
+from migrator.model import ContainerFacts
 
 
 @dataclass(frozen=True)
@@ -22,14 +19,11 @@ class Census:
     apart: tuple[str, ...] = ()  # groups of `lifeboat.apart` of those that run
 
 
-def take_census() -> Census:
-    """Ask podman for all containers."""
-    result = run(["podman", "ps", "--all", "--format", "json"], timeout_s=TIMEOUT_S)
-    return census_of(json.loads(result.output or "null") or [])
+def census_of(listed: Sequence[Mapping[str, Any]], moving: Sequence[ContainerFacts] = ()) -> Census:
+    """Read the answer of `podman ps --format json`; a published range is one entry with its length.
 
-
-def census_of(listed: Sequence[Mapping[str, Any]]) -> Census:
-    """Read the answer of `podman ps --format json`; a published range is one entry with its length."""
+    `moving` are containers that podman was not asked about.
+    """
     running = [item for item in listed if item.get("State") == "running"]
     ports = {
         int(port["host_port"]) + offset
@@ -37,9 +31,11 @@ def census_of(listed: Sequence[Mapping[str, Any]]) -> Census:
         for port in item.get("Ports") or ()
         for offset in range(int(port.get("range", 1)))
     }
-    groups = {wishes(item.get("Labels") or {}).apart for item in running} - {""}
+    names = {name for item in listed for name in item["Names"]}
+    groups = {wishes(item.get("Labels") or {}).apart for item in running}
+    groups |= {wishes(item.labels).apart for item in moving}
     return Census(
-        names=tuple(sorted(name for item in listed for name in item["Names"])),
-        ports=tuple(sorted(ports)),
-        apart=tuple(sorted(groups)),
+        names=tuple(sorted(names | {item.name for item in moving})),
+        ports=tuple(sorted(ports | {port for item in moving for port in item.published_ports})),
+        apart=tuple(sorted(groups - {""})),
     )

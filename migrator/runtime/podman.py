@@ -1,14 +1,15 @@
 """Podman's words, one function each. Formats are podman 5's `--format json` outputs.
 
 Podman holds a container's lock while it is parked or drained, and any command that looks at this container
-waits for it; so every call here has a time-out and names one container.
+waits for it; so every call here has a time-out, and names one container or leaves out those that move.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -16,26 +17,71 @@ from typing import Any
 
 from migrator.admission.rules import Places
 from migrator.command import run
-from migrator.errors import PrerequisiteError
+from migrator.errors import CommandError, PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, NetworkFacts
 from migrator.runtime.cgroup import Cgroup
 from migrator.words import UNIT_LABEL
 
-TIMEOUT_S = 15.0
-START_LIMIT_S = 60.0
+TIMEOUT_S = 60.0
+"""A question takes podman 0.1 s of processor time; a host whose processors are busy is not a broken one."""
+
+START_LIMIT_S = 120.0
+INFO_LIMIT_S = 15.0  # it looks at every container, those that move, too
 FIXED_ADDRESS_DRIVERS = ("macvlan", "ipvlan", "bridge")
+INSPECTED_AT_ONCE = 100  # one description has about 15 KB, and what a program says is cut at 16 MiB
+ID = re.compile("[0-9a-f]{64}")
+
+GoOn = Callable[[], None]
 
 
-def running_ids() -> tuple[str, ...]:
-    """Return the ids of the running containers of this host."""
-    listed = _json(["podman", "ps", "--filter", "status=running", "--format", "json", "--no-trunc"])
-    return tuple(str(item["Id"]) for item in listed)
+def listed(leave_out: Collection[str] = (), *, volume: str = "", go_on: GoOn | None = None) -> list[dict[str, Any]]:
+    """Return what `podman ps` says of the containers here, running or not; with `volume`, of those that use it.
 
-
-def inspect(name: str) -> dict[str, Any]:
-    """Return podman's description of one container; raises `CommandError` when there is none of this name."""
-    found: dict[str, Any] = _json(["podman", "container", "inspect", name])[0]
+    Those whose ids are left out are not looked at, and so not waited for; a filter by state would look at all.
+    """
+    argv = ["podman", "ps", "--all", "--no-trunc", "--format", "json"]
+    argv += [f"--filter=volume={volume}"] if volume else []
+    if ids := {item for item in leave_out if ID.fullmatch(item)}:
+        argv.append(f"--filter=id={all_but(ids)}")
+    found: list[dict[str, Any]] = _json(argv, go_on) or []
     return found
+
+
+def all_but(ids: Collection[str]) -> str:
+    """Return a regular expression of all ids but these; Go's have no negation, so it is spelt out by digits."""
+
+    def others(tails: Collection[str]) -> str:
+        digits = sorted({tail[0] for tail in tails})
+        ways = [f"[^{''.join(digits)}]"]
+        for digit in digits:
+            if rest := {tail[1:] for tail in tails if tail[0] == digit and tail[1:]}:
+                ways.append(digit + others(rest))
+        return f"(?:{'|'.join(ways)})"
+
+    return f"^{others(ids)}"
+
+
+def inspect(name: str, go_on: GoOn | None = None) -> dict[str, Any]:
+    """Return podman's description of one container; raises `CommandError` when there is none of this name."""
+    found: dict[str, Any] = _json(["podman", "container", "inspect", name], go_on)[0]
+    return found
+
+
+def inspect_all(names: Sequence[str], go_on: GoOn | None = None) -> list[dict[str, Any]]:
+    """Return podman's descriptions of containers; one that has vanished is not among them."""
+    found: list[dict[str, Any]] = []
+    for first in range(0, len(names), INSPECTED_AT_ONCE):
+        argv = ["podman", "container", "inspect", *names[first : first + INSPECTED_AT_ONCE]]
+        found += _found(argv, go_on)
+    return found
+
+
+def _found(argv: Sequence[str], go_on: GoOn | None = None) -> list[dict[str, Any]]:
+    """Return what an `inspect` of several things knows; podman says last which one there is not."""
+    asked = run(argv, timeout_s=TIMEOUT_S, check=False, go_on=go_on)
+    if asked.status != 0 and "no such" not in asked.errors.lower():
+        raise CommandError(asked.reason, code="command-failed")
+    return json.loads(asked.output or "null") or []
 
 
 def is_running(name: str) -> bool:
@@ -195,16 +241,16 @@ def inspect_volume(name: str) -> dict[str, Any]:
     return found
 
 
-def volume_users(name: str) -> tuple[str, ...]:
-    """Return the ids of the running containers that use a volume."""
-    argv = ["podman", "ps", "--filter", f"volume={name}", "--filter", "status=running", "--quiet", "--no-trunc"]
-    return tuple(run(argv, timeout_s=TIMEOUT_S).output.split())
+def inspect_volumes(names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return podman's descriptions of named volumes by their names; one that has vanished is not among them."""
+    argv = ["podman", "volume", "inspect", *sorted(names)]
+    return {item["Name"]: item for item in (_found(argv) if names else ())}
 
 
 def secret_names() -> tuple[str, ...]:
     """Return the names of this host's secrets."""
-    listed = run(["podman", "secret", "ls", "--format", "{{.Name}}"], timeout_s=TIMEOUT_S)
-    return tuple(listed.output.split())
+    names = run(["podman", "secret", "ls", "--format", "{{.Name}}"], timeout_s=TIMEOUT_S)
+    return tuple(names.output.split())
 
 
 def image_bytes(image_id: str) -> int:
@@ -267,8 +313,8 @@ def restore_argv(archive: Path) -> list[str]:
     return [*argv, "--ignore-volumes", "--import", str(archive)]
 
 
-def _json(argv: Sequence[str]) -> Any:
-    result = run(argv, timeout_s=TIMEOUT_S)
+def _json(argv: Sequence[str], go_on: GoOn | None = None) -> Any:
+    result = run(argv, timeout_s=TIMEOUT_S, go_on=go_on)
     return json.loads(result.output or "null")
 
 
@@ -278,7 +324,8 @@ def places() -> Places:
 
     Asked once: podman looks at every container for this answer, so it waits for a parked one.
     """
-    store = _json(["podman", "info", "--format", "json"])["store"]
+    told = run(["podman", "info", "--format", "json"], timeout_s=INFO_LIMIT_S)
+    store = json.loads(told.output)["store"]
     return Places(Path(store["graphRoot"]), Path(store["runRoot"]), Path(store["volumePath"]))
 
 
@@ -294,13 +341,7 @@ def networks() -> tuple[NetworkFacts, ...]:
     )
 
 
-def container_names() -> tuple[str, ...]:
-    """Return the names of all containers here, running or not."""
-    listed = run(["podman", "ps", "--all", "--format", "{{.Names}}"], timeout_s=TIMEOUT_S)
-    return tuple(listed.output.split())
-
-
 def image_ids() -> tuple[str, ...]:
     """Return the ids of all images here."""
-    listed = run(["podman", "image", "ls", "--quiet", "--no-trunc"], timeout_s=TIMEOUT_S)
-    return tuple(line.removeprefix("sha256:") for line in listed.output.split())
+    ids = run(["podman", "image", "ls", "--quiet", "--no-trunc"], timeout_s=TIMEOUT_S)
+    return tuple(line.removeprefix("sha256:") for line in ids.output.split())

@@ -16,10 +16,6 @@ class Claims:
         self._claimed: set[str] = set()
         self._lock = threading.Lock()
 
-    def __bool__(self) -> bool:
-        """Say whether any container is being moved."""
-        return bool(self._claimed)
-
     @contextmanager
     def claim(self, container: str, name: str) -> Iterator[None]:
         """Hold a container against a second migration of it; raises `PrerequisiteError` when one is under way."""

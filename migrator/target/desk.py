@@ -66,11 +66,6 @@ class Desk:
         """Return the memory held for evacuations of other hosts, by host."""
         return self._reservations.held(time.monotonic())
 
-    @property
-    def busy(self) -> bool:
-        """Say whether a migration is under way here: podman may be slow to answer then."""
-        return any(not reception.ended for reception in self.receptions())
-
     def receptions(self) -> tuple[Reception, ...]:
         """Return all receptions known to this process."""
         with self._lock:

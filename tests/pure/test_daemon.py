@@ -47,8 +47,6 @@ why = "the drive itself says that it is failing"
 class FakeEngine:
     """An engine that moves nothing: `targets` says where each container would go."""
 
-    busy = False  # is a container under way, so that podman does not answer?
-
     def __init__(self, **targets: str | None) -> None:
         self.targets = dict(targets)
         self.moved: list[str] = []

@@ -17,7 +17,7 @@ from watchdog.daemon.queue import MoveQueue, Moves
 
 PLAN_ATTEMPTS = 20
 PLAN_PAUSE_S = 3.0
-"""After a restart podman may be silent for as long as a drain goes on that the daemon before this one began."""
+"""Podman waits for whoever else works on a container; a host that is to be emptied is not given up for that."""
 
 
 class Evacuation:
@@ -66,7 +66,7 @@ class Evacuation:
         return self._tell_end(plan, moves, time.monotonic() - began_at)
 
     def _containers(self, job: Job) -> tuple[ContainerFacts, ...]:
-        """Return what is to leave; waits for podman where a recovery still holds a container."""
+        """Return what is to leave, also what a migration before this evacuation still moves."""
         for attempt in range(PLAN_ATTEMPTS):
             try:
                 found = self._engine.containers()

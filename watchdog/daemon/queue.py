@@ -23,6 +23,7 @@ BUSY_ATTEMPTS = 60  # a target, or the recovery of an earlier migration, that is
 LOOK_S = 1.0
 RENEW_S = 30.0  # promises last for HOLD_S of migrator.engine
 BUSY = ("target-busy", "already-moving")
+GONE = ("no-such-container", "not-running")  # somebody ended it meanwhile, or an earlier migration took it away
 
 
 @dataclass
@@ -148,6 +149,8 @@ class MoveQueue:
             if result.phase is Phase.DONE:
                 self._moves.done.append(result)
                 return True
+        if code in GONE:
+            return True
         lost = isinstance(result, MigrationOutcome) and result.phase is Phase.LOST
         if not lost and not job.stopping and self._try_again(container, code):
             return False

@@ -1,0 +1,146 @@
+"""The containers of this host, as they are known without waiting for one that moves.
+
+Podman holds the lock of a container while it is parked, frozen or restored, and whoever asks about this one, or
+about all, waits. The journal knows what moves, and with which words it set out; so podman is asked about the others
+only, and of what moves those words are taken, also after a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from migrator.container.describe import Others, describe, named_volumes
+from migrator.container.probe import is_probe
+from migrator.errors import CommandError, PrerequisiteError
+from migrator.model import ContainerFacts
+from migrator.protocol.journal import Decision, Entry, Journal, Side
+from migrator.runtime import podman
+from migrator.runtime.census import Census, census_of
+from migrator.settings import MigratorSettings
+
+ATTEMPTS = 5  # of a question that a container setting out meanwhile makes wait
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A container whose migration has no end yet."""
+
+    facts: ContainerFacts  # as they were when it set out
+    here: bool  # it is this host's: not released yet, or committed to it
+
+
+class _SetOut(Exception):
+    """A container set out while podman was asked."""
+
+
+class KnownContainers:
+    """What this host knows of its containers."""
+
+    def __init__(self, journal: Journal, settings: MigratorSettings) -> None:
+        self._journal = journal
+        self._settings = settings
+
+    def moving(self) -> dict[str, Moving]:
+        """Return what moves, by the container's id at its source."""
+        found: dict[str, Moving] = {}
+        for entry in self._journal.entries(unfinished=True):
+            facts = ContainerFacts.model_validate(json.loads(entry.request)["container"])
+            found.setdefault(facts.id, Moving(facts, _is_here(entry)))
+        return found
+
+    def running(self) -> tuple[ContainerFacts, ...]:
+        """Return the running containers that are this host's; one that vanishes meanwhile is not among them."""
+        return self._ask(self._running)
+
+    def one(self, name: str) -> ContainerFacts:
+        """Return one container by its name or id; raises `PrerequisiteError` when there is none, or it moves."""
+        for identifier, moving in self.moving().items():
+            if name in (moving.facts.name, identifier):
+                raise PrerequisiteError(
+                    f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
+                )
+        return self._ask(lambda moving, go_on: self._one(name, moving, go_on))
+
+    def census(self) -> Census:
+        """Return what other containers must not collide with."""
+        return self._ask(
+            lambda moving, go_on: census_of(
+                podman.listed(moving, go_on=go_on), [item.facts for item in moving.values()]
+            )
+        )
+
+    def volume_users(self, volume: str) -> tuple[str, ...]:
+        """Return the ids of the running containers here that use a volume."""
+        return self._ask(lambda moving, go_on: _users(volume, moving, go_on))
+
+    def _running(self, moving: Mapping[str, Moving], go_on: podman.GoOn) -> tuple[ContainerFacts, ...]:
+        listed = podman.listed(moving, go_on=go_on)
+        running = [item["Id"] for item in listed if item["State"] == "running"]
+        inspected = podman.inspect_all(running, go_on)
+        names = {name for item in inspected for name in named_volumes(item)}
+        users = {name: _moving_users(name, moving) for name in names}
+        for item in inspected:
+            for name in named_volumes(item):
+                users[name] += (item["Id"],)
+        others = Others(podman.network_drivers(), podman.inspect_volumes(names), users)
+        described = [describe(item, self._settings, others) for item in inspected]
+        known = [item.facts for item in moving.values() if item.here]
+        taken = {item.name for item in known}  # a container that was created here has another id than at its source
+        fresh = [item for item in described if item.running and item.name not in taken]
+        return tuple(item for item in [*known, *fresh] if not (item.pod_infra or is_probe(item)))
+
+    def _one(self, name: str, moving: Mapping[str, Moving], go_on: podman.GoOn) -> ContainerFacts:
+        try:
+            inspected = podman.inspect(name, go_on)
+        except CommandError as error:
+            if "no such container" not in error.message.lower():
+                raise
+            raise PrerequisiteError(
+                f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
+            ) from error
+        volumes = named_volumes(inspected)
+        users = {volume: _users(volume, moving, go_on) for volume in volumes}
+        others = Others(podman.network_drivers(), podman.inspect_volumes(volumes), users)
+        return describe(inspected, self._settings, others)
+
+    def _ask(self, question: Callable[[Mapping[str, Moving], podman.GoOn], Answer]) -> Answer:
+        """Ask podman about what does not move, anew when something sets out meanwhile, for that makes it wait."""
+        for _ in range(ATTEMPTS):
+            moving = self.moving()
+
+            def go_on(known: Mapping[str, Any] = moving) -> None:
+                if self.moving().keys() - known.keys():
+                    raise _SetOut
+
+            try:
+                return question(moving, go_on)
+            except _SetOut:
+                continue
+        raise CommandError(
+            "containers set out faster than podman can be asked about the others",
+            code="podman-busy",
+            temporary=True,
+        )
+
+
+def _is_here(entry: Entry) -> bool:
+    return entry.side is Side.SOURCE or entry.decision is Decision.COMMIT
+
+
+def _users(volume: str, moving: Mapping[str, Moving], go_on: podman.GoOn) -> tuple[str, ...]:
+    listed = podman.listed(moving, volume=volume, go_on=go_on)
+    running = tuple(str(item["Id"]) for item in listed if item["State"] == "running")
+    return _moving_users(volume, moving) + running
+
+
+def _moving_users(volume: str, moving: Mapping[str, Moving]) -> tuple[str, ...]:
+    return tuple(
+        identifier
+        for identifier, item in moving.items()
+        if any(mount.kind == "volume" and mount.name == volume for mount in item.facts.volumes)
+    )

@@ -1,0 +1,125 @@
+"""What an evacuation of this host would do now: the other hosts are asked, and nothing is changed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from migrator.choice.filters import reject
+from migrator.container.known import KnownContainers
+from migrator.container.verdicts import Asked, ContainerVerdict, judge
+from migrator.container.welcome import with_answers
+from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, Rejection
+from migrator.peers.neighbours import Neighbours
+from migrator.planning.plan import Assumptions, plan_evacuation
+from migrator.planning.rates import Past, measured, measured_link
+from migrator.protocol.journal import Journal, Side
+from migrator.settings import MigratorSettings
+from migrator.source.migration import Journey
+from migrator.storage.size import Sizes
+
+REMEMBERED = 500  # migrations of the past from which rates are measured
+
+
+class Outlook:
+    """Plans, and what hosts say to them."""
+
+    def __init__(
+        self,
+        settings: MigratorSettings,
+        journal: Journal,
+        neighbours: Neighbours,
+        facts: Callable[[], HostFacts],
+        known: KnownContainers,
+    ) -> None:
+        """`facts` returns this host's."""
+        self._settings = settings
+        self._journal = journal
+        self._neighbours = neighbours
+        self._facts = facts
+        self._known = known
+        self._sizes = Sizes()
+
+    def plan(
+        self,
+        containers: tuple[ContainerFacts, ...] | None = None,
+        method: Method | None = None,
+        *,
+        time_left_s: float | None = None,
+        avoid: Collection[str] = (),
+    ) -> EvacuationPlan:
+        """Plan to move the given containers, or all that run here; changes nothing anywhere.
+
+        `time_left_s` is how long this host usually lasts, None when nothing says so; hosts in `avoid` are
+        left out.
+        """
+        told, silent = self._neighbours.facts()
+        asked = self._asked(containers)
+        return self._plan(asked, told, silent, method, time_left_s=time_left_s, avoid=avoid)
+
+    def examine(self, containers: tuple[ContainerFacts, ...] | None = None) -> tuple[ContainerVerdict, ...]:
+        """Say of the given containers, or all, what an evacuation would do with them and what each host says."""
+        told, silent = self._neighbours.facts()
+        asked = self._asked(containers)
+        plan = self._plan(asked, told, silent, None)
+        headroom = self._settings.memory_headroom_percent
+        return judge(asked, Asked(self._facts(), told, silent, headroom), plan)
+
+    def _asked(self, containers: tuple[ContainerFacts, ...] | None) -> list[ContainerFacts]:
+        """Return containers with their size on disk and what the other hosts say against taking them."""
+        chosen = self._known.running() if containers is None else containers
+        moving = self._known.moving()
+        sized = [item if item.id in moving else self.sized(item) for item in chosen]
+        return with_answers(sized, self._neighbours.fit(sized) if sized else ())
+
+    def sized(self, container: ContainerFacts) -> ContainerFacts:
+        """Return a container with its size on disk."""
+        return container.model_copy(update={"disk_bytes": self._sizes.disk_in_use(container)})
+
+    def _plan(
+        self,
+        containers: Sequence[ContainerFacts],
+        told: Sequence[HostFacts],
+        silent: Sequence[Rejection],
+        method: Method | None,
+        *,
+        time_left_s: float | None = None,
+        avoid: Collection[str] = (),
+    ) -> EvacuationPlan:
+        """Plan with what the hosts told."""
+        targets = [target for target in told if target.host not in avoid]
+        rates = measured(self._pasts())
+        names = [target.host for target in targets]
+        assumptions = Assumptions(
+            headroom_percent=self._settings.memory_headroom_percent,
+            rates=rates,
+            links={host: measured_link(rates.get(host), self._neighbours.round_trip_ms(host)) for host in names},
+            domains=self._settings.failure_domains,
+            limits=self._settings.limits,
+            time_left_s=time_left_s,
+        )
+        wanted = method or self._settings.method
+        plan = plan_evacuation(self._facts(), containers, targets, wanted, assumptions)
+        if not silent:
+            return plan
+        migrations = tuple(
+            item.model_copy(update={"rejections": (*item.rejections, *silent)}) for item in plan.migrations
+        )
+        return plan.model_copy(update={"migrations": migrations})
+
+    def check(self, container: ContainerFacts, target: str, method: Method) -> tuple[Rejection, ...]:
+        """Return every reason why a container cannot go to a target by a rung; empty when it can."""
+        if reason := container.unsupported.get(method):
+            return (Rejection(host=target, code="container-unsupported", reason=reason),)
+        facts = self._neighbours.client(target).facts()
+        headroom = self._settings.memory_headroom_percent
+        found = reject(container, self._facts(), facts, method, headroom_percent=headroom)
+        return (*found, *self._neighbours.fit_of(target, container).rejections.get(container.id, ()))
+
+    def _pasts(self) -> list[Past]:
+        """Return past migrations away from here, newest first."""
+        entries = self._journal.entries(limit=REMEMBERED)
+        return [
+            Past(Journey.model_validate_json(entry.request).container, entry.outcome)
+            for entry in entries
+            if entry.side is Side.SOURCE and entry.outcome is not None
+        ]
