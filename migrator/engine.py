@@ -48,11 +48,13 @@ from migrator.settings import MigratorSettings
 from migrator.source.claims import Claims
 from migrator.source.departure import Departure, Place
 from migrator.source.migration import SourceMigration
+from migrator.source.staging import Stager, Waiting
 from migrator.source.turns import Turns
 from migrator.target.desk import Desk
 from migrator.target.giving_back import RETURN_LIMIT_S, Returned, give_back
 from migrator.target.hall import Hall
 from migrator.target.reservations import Held, Hold
+from migrator.target.staging import Stagings
 
 JOURNAL = "journal.db"
 HOLD_S = 120.0  # promises of an evacuation that is cut short are free again after this
@@ -98,12 +100,16 @@ class Engine:
             runtime=runtime,
             pki=peers.pki,
             journal=self._journal,
+            stagings=Stagings(state),
             registry=self._registry,
         )
         self._neighbours = Neighbours(peers, self._registry.lost_for_s)
         self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
         self._facts = FactsReader(host, self._standing, self._known.census, settings)
-        self._outlook = Outlook(settings, self._journal, self._neighbours, self.facts, self._known)
+        self._stager = Stager(self._departure, self._neighbours.client)
+        self._outlook = Outlook(
+            settings, self._journal, self._neighbours, self.facts, self._known, staged=lambda: self._stager.targets
+        )
 
     def _presence(self) -> Presence:
         told = self._told_health()
@@ -155,6 +161,24 @@ class Engine:
             except LifeboatError as error:
                 refused.append(Rejection(host=host, code=error.code, reason=error.message))
         return tuple(refused)
+
+    @property
+    def staged(self) -> Mapping[str, str]:
+        """Return container id -> the host where its files wait already."""
+        return self._stager.targets
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return the same for people."""
+        return self._stager.waiting
+
+    def stage(self, container: ContainerFacts, target: str, seconds: float, go_on: Callable[[], None]) -> None:
+        """Copy a container's image, volumes and layer ahead to a planned target; see `Stager.stage`."""
+        self._stager.stage(container, target, seconds, go_on)
+
+    def withdraw(self, container: str) -> None:
+        """Let what waits for a container (its id) at a target go."""
+        self._stager.withdraw(container)
 
     def ask_back(self, migration: str, target: str) -> float:
         """After a drill: let a target give back what it got; return the freeze in milliseconds."""
@@ -281,6 +305,7 @@ class Engine:
         router = APIRouter()
         router.include_router(self._desk.routes())
         router.include_router(fit_routes(self._hall))
+        router.include_router(self._desk.staging_routes())
 
         @router.get("/v1/health")
         def health() -> HealthTold:

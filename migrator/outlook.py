@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from migrator.choice.filters import reject
 from migrator.container.known import KnownContainers
@@ -30,13 +30,16 @@ class Outlook:
         neighbours: Neighbours,
         facts: Callable[[], HostFacts],
         known: KnownContainers,
+        *,
+        staged: Callable[[], Mapping[str, str]],
     ) -> None:
-        """`facts` returns this host's."""
+        """`facts` returns this host's; `staged` container id -> where its files wait already."""
         self._settings = settings
         self._journal = journal
         self._neighbours = neighbours
         self._facts = facts
         self._known = known
+        self._staged = staged
         self._sizes = Sizes()
 
     def plan(
@@ -96,6 +99,7 @@ class Outlook:
             domains=self._settings.failure_domains,
             limits=self._settings.limits,
             time_left_s=time_left_s,
+            staged=self._staged(),
         )
         wanted = method or self._settings.method
         plan = plan_evacuation(self._facts(), containers, targets, wanted, assumptions)

@@ -217,6 +217,7 @@ def _status(daemon: Daemon) -> dict[str, Any]:
         "blind": [f"{item.device.name}: {item.signal}: {item.reason}" for item in daemon.assessment.blind],
         **policy_status(daemon),
         "jobs": [{"id": job.id, "what": job.what} for job in daemon.jobs.running()],
+        "staged": [item.model_dump() for item in daemon.engine.waiting] if daemon.engine else [],
         "registry": daemon.engine.registry().model_dump(mode="json") if daemon.engine else None,
         "peers": [peer.model_dump() for peer in daemon.members.peers()] if daemon.members.joined else [],
     }

@@ -47,6 +47,12 @@ class EvacuationSettings(Value):
     retry_s: float = Field(
         default=2, gt=0, description="how long a container that a target refused waits for the next attempt"
     )
+    warm_up_s: float = Field(
+        default=300,
+        ge=0,
+        description="how often a suspect host brings the images, volumes and layers up to date that it has copied "
+        "ahead to the planned targets; 0: it copies nothing ahead",
+    )
     check_s: float = Field(
         default=600, ge=0, description="how often it is looked whether every container could be moved; 0 for never"
     )

@@ -15,7 +15,7 @@ from migrator.container import mounts, quadlet
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, QuadletUnit, VolumeMount
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup

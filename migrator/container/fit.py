@@ -51,7 +51,7 @@ class UnitHere:
 
 @dataclass(frozen=True)
 class Remains:
-    """What a container left here when it went away: it may take that again."""
+    """What a container left here when it went away, or what waits here for it: it may take that."""
 
     volumes: frozenset[str] = frozenset()
     paths: frozenset[str] = frozenset()

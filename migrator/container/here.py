@@ -18,6 +18,7 @@ from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
 from migrator.runtime import podman, tombstone
 from migrator.settings import BindMounts
 from migrator.target.hall import Hall
+from migrator.target.staging import staged_volumes
 
 TIMEOUT_S = 10.0
 NAMESPACES = Path("/run/netns")
@@ -103,15 +104,16 @@ def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> b
 
 
 def remains(state: Path, container: ContainerFacts) -> Remains:
-    """Return what this container left here when it went, by its tombstone.
+    """Return what this container left here when it went, by its tombstone, and what waits here for it.
 
     A unit makes its container anew whenever it starts, so one of the same unit is the same to an admin.
     """
+    waiting = staged_volumes(state, container)
     story = tombstone.read(state, container.name)
     same_unit = container.quadlet is not None and story.get("unit") == container.quadlet.unit
     if story.get("id") != container.id and not same_unit:
-        return Remains()
-    return Remains(frozenset(story.get("volumes", ())), frozenset(story.get("paths", ())))
+        return Remains(waiting)
+    return Remains(waiting | frozenset(story.get("volumes", ())), frozenset(story.get("paths", ())))
 
 
 def addresses() -> Iterator[str]:

@@ -28,6 +28,7 @@ class Assumptions:
     domains: Sequence[str] = ()  # labels of hosts that fail together
     limits: Limits = field(default_factory=Limits)
     time_left_s: float | None = None  # how long the source usually lasts
+    staged: Mapping[str, str] = field(default_factory=dict)  # container id -> the host where its files wait already
 
 
 def plan_evacuation(
@@ -125,11 +126,16 @@ class _Planning:
         return tried[0]
 
     def _fellows(self, unit: Unit) -> list[str]:
-        """Return hosts of containers on the same bridge, which does not reach from host to host."""
+        """Return the hosts to be tried first: where files wait, and those of containers on the same bridge.
+
+        A bridge does not reach from host to host.
+        """
+        staged = {self._assumed.staged.get(item.id, "") for item in unit.containers}
+        waiting = sorted(host for host in staged if host in self._packer.rooms)
         bridges = sorted(
             {net.network for item in unit.containers for net in item.networks if net.driver == "bridge"}
         )
-        return [host for bridge in bridges for host in self._hosts_of_network.get(bridge, ())]
+        return waiting + [host for bridge in bridges for host in self._hosts_of_network.get(bridge, ())]
 
     def _remember(self, unit: Unit, target: str) -> None:
         for container in unit.containers:

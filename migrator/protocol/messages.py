@@ -11,6 +11,8 @@
     POST   /v1/migrations/ID/return    -> Returned              after a drill, by its source: give it back
     POST   /v1/migrations/ID/yield     -> Report                a human resumes it at the source: never run it
     GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
+    POST   /v1/stagings                Stage -> Staged          files may wait here for a migration, or still may
+    DELETE /v1/stagings/ID             -> Staged                they are not needed any more
 
 Every request may be repeated, late or lost: a target answers a second one from what it has already done, and
 one that belongs to the past from its journal. What follows from what is decided in migrator/protocol/steps.py.
@@ -74,6 +76,23 @@ class ParkRequest(Value):
     specification: Document  # spec.dump
     network_status: Document  # network.status
     create_argv: tuple[str, ...] = ()  # for a cold migration, which has none of the above: how to create it
+
+
+class Stage(Value):
+    """A suspect host asks that files of a container may wait, for a migration that may come."""
+
+    staging: MigrationId  # what the streams name
+    source: HostName
+    container: ContainerFacts
+    copy_image: bool
+    seconds: float = Field(ge=0)  # for how long, if it is not asked again
+
+
+class Staged(Value):
+    """They may; the target tells what it lacks, and which trees it takes."""
+
+    needs_image: bool = False
+    trees: tuple[str, ...] = ()
 
 
 class Standing(StrEnum):

@@ -68,6 +68,7 @@ class Caretaker:
                 self._settle(reception)
             except (LifeboatError, OSError) as error:
                 _log.warning("migration %s: %s", reception.proposal.migration, error)
+        self._hall.stagings.expire(time.time())
 
     def _run(self) -> None:
         while True:

@@ -214,6 +214,13 @@ def ensure_name(image_id: str, name: str) -> None:
         run(["podman", "tag", image_id, name], timeout_s=TIMEOUT_S)
 
 
+def is_nameless(image_id: str) -> bool:
+    """Say whether an image is here and has no name, so that nobody asked for it by one."""
+    argv = ["podman", "image", "inspect", "--format", "{{len .RepoTags}}", image_id]
+    asked = run(argv, timeout_s=TIMEOUT_S, check=False)
+    return asked.status == 0 and asked.output.strip() == "0"
+
+
 def remove_image(image: str) -> None:
     """Remove an image by name or id; quiet when it is gone or in use."""
     run(["podman", "image", "rm", image], timeout_s=TIMEOUT_S, check=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from migrator.model import ContainerFacts, Treatment, VolumeMount
@@ -30,6 +30,10 @@ class Volumes:
                 podman.create_volume(mount.name, mount.options, mount.labels)
                 self._created.append(mount.name)
 
+    def adopt(self, names: Iterable[str]) -> None:
+        """Take volumes for made here that were made before, for this container."""
+        self._created += names
+
     def path(self, tree: str) -> Path | None:
         """Return where the files of a tree go, None for one that the container does not have."""
         mount = self._paths.get(tree)
@@ -43,6 +47,12 @@ class Volumes:
             podman.remove_volume(name)
         for directory in self._directories:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def waiting_volumes(container: ContainerFacts) -> list[VolumeMount]:
+    """Return the volumes that may be copied to a target long before their container comes."""
+    named = {mount.name: mount for mount in container.volumes if mount.kind == "volume" and not mount.binds}
+    return [mount for mount in named.values() if mount.treatment is Treatment.COPY]
 
 
 def trees(container: ContainerFacts, treatment: Treatment) -> list[Tree]:

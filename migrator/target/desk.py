@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 
 from migrator.admission import admit
 from migrator.admission.rules import Terms
+from migrator.container.here import require_fit
 from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.model import Method, Phase
 from migrator.names import MigrationId
@@ -22,7 +23,17 @@ from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
 from migrator.peers.streams import Header
 from migrator.protocol.journal import Decision, Entry, Fate, Side
-from migrator.protocol.messages import Accepted, DecisionTold, Opened, ParkRequest, Proposal, Report, Standing
+from migrator.protocol.messages import (
+    Accepted,
+    DecisionTold,
+    Opened,
+    ParkRequest,
+    Proposal,
+    Report,
+    Stage,
+    Staged,
+    Standing,
+)
 from migrator.protocol.steps import Reply, answer_proposal
 from migrator.runtime import podman
 from migrator.settings import BindMounts
@@ -31,6 +42,7 @@ from migrator.storage import image, receive
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 from migrator.target.reservations import Held, Hold, Reservations
+from migrator.target.staging import Staging
 
 JAIL = "jail"  # an empty directory below /run/lifeboat
 
@@ -218,6 +230,26 @@ class Desk:
         self._add_words(router)
         return router
 
+    def staging_routes(self) -> APIRouter:
+        """Return the routes by which a suspect host lets files wait here."""
+        router = APIRouter(prefix="/v1/stagings")
+
+        @router.post("")
+        def stage(wish: Stage, member: Member) -> Staged:
+            if wish.source != member:
+                raise NotAllowedError(f"{member} stages a container of {wish.source}", code="not-yours")
+            self._check_accepting()
+            needs_image = require_fit(self._hall, wish.container, copy_image=wish.copy_image)
+            record = self._hall.stagings.stage(wish, time.time())
+            return Staged(needs_image=needs_image, trees=record.trees)
+
+        @router.delete("/{staging}")
+        def withdraw(staging: MigrationId, member: Member) -> Staged:
+            self._hall.stagings.withdraw(staging, member)
+            return Staged()
+
+        return router
+
     def _add_words(self, router: APIRouter) -> None:
         """Add what is said when something went wrong."""
 
@@ -286,20 +318,30 @@ class Desk:
         return reception.report()
 
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
-        path = self._called(header).tree_path(header.get("tree", ""))
+        tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
         command = header.get("command", "").split("\0")
-        receive.receive_tree(link, command, path, self._jail(), self._hall.settings.copy_limit_s)
+        with self._staged(header) as record:
+            path = self._hall.stagings.tree_path(record, tree) if record else self._called(header).tree_path(tree)
+            receive.receive_tree(link, command, path, self._jail(), limit_s)
 
     def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
-        reception = self._called(header)
-        archive = self._hall.state / "staging" / f"{reception.proposal.migration}.image"
         limit_s = self._hall.settings.copy_limit_s
-        receive.receive_image(link, reception.proposal.container.image_id, archive, limit_s)
+        with self._staged(header) as record:
+            name = record.staging if record else self._called(header).proposal.migration
+            container = record.container if record else self._called(header).proposal.container
+            archive = self._hall.state / "staging" / f"{name}.image"
+            receive.receive_image(link, container.image_id, archive, limit_s)
+            if record:
+                self._hall.stagings.came(record)
 
     def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
         images = self._called(header).images_directory
         image.empty(images)
         receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
+
+    def _staged(self, header: Header) -> AbstractContextManager[Staging | None]:
+        """Hold what waits here and a stream is for, None when it is for a migration."""
+        return self._hall.stagings.writing(header.get("migration", ""), header["peer"])
 
     def _called(self, header: Header) -> Reception:
         """Return the reception a stream is for; `peer` is who opened it, by its certificate."""

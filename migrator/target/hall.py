@@ -8,6 +8,7 @@ from pathlib import Path
 from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
+from migrator.target.staging import Stagings
 
 
 @dataclass(frozen=True)
@@ -20,4 +21,5 @@ class Hall:
     runtime: Path  # /run/lifeboat
     pki: Path
     journal: Journal
+    stagings: Stagings
     registry: Registry = field(default_factory=NoRecords)

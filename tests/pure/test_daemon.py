@@ -20,6 +20,7 @@ from migrator.model import EvacuationPlan, Method, MigrationEvent, MigrationOutc
 from migrator.peers.neighbours import HealthTold, Survey
 from migrator.registry.records import Standing as RegistryStanding
 from migrator.settings import MigratorSettings
+from migrator.source.staging import Waiting
 from watchdog.admin import AdminServer
 from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
 from watchdog.cli import client
@@ -56,11 +57,26 @@ class FakeEngine:
         self.keepers: set[str] = set()
         self.healths: tuple[HealthTold, ...] = ()
         self.volumes: dict[str, str] = {}
+        self.staged: dict[str, str] = {}
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        return tuple(Waiting(container=name, target=host, fresh_at=0.0) for name, host in self.staged.items())
+
+    def stage(self, container: Any, target: str, seconds: float, go_on: Any) -> None:
+        go_on()
+        if container.name in self.fails:
+            raise LifeboatError("no room", code="x")
+        self.staged[container.id] = target
+
+    def withdraw(self, container: str) -> None:
+        del self.staged[container]
 
     def containers(self) -> tuple[Any, ...]:
         marked = {"lifeboat.canary": "yes"}
         return tuple(
             SimpleNamespace(
+                id=name,
                 name=name,
                 labels=marked if name in self.canaries else {},
                 volumes=[SimpleNamespace(source=path, path=path) for path in (self.volumes.get(name),) if path],
@@ -203,7 +219,7 @@ class House:
         return self.daemon.flags.flags.state
 
     def _at_work(self) -> bool:
-        return bool(self.daemon.jobs.running()) or self.daemon.storm_watch.asking
+        return bool(self.daemon.jobs.running()) or self.daemon.storm_watch.asking or self.daemon.warm_up.running
 
     def alerts(self) -> list[Event]:
         """Return all alerts that wait for their receiver."""

@@ -30,6 +30,7 @@ from migrator.source.migration import Journey
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall
 from migrator.target.reservations import Held, Hold
+from migrator.target.staging import Stagings
 from tests.lab.etcd import Etcd
 from tests.pure.cluster import free_port, make_cluster, serving
 
@@ -79,7 +80,7 @@ class Cluster:
         """Return what a desk needs to know of its host."""
         state = self.place / name
         pki, journal = self.hosts[name].pki, Journal(state / "journal.db")
-        return Hall(name, MigratorSettings(), state, self.place / "run" / name, pki, journal)
+        return Hall(name, MigratorSettings(), state, self.place / "run" / name, pki, journal, Stagings(state))
 
     def serve(self, name: str, *routers: APIRouter) -> None:
         """Let a host answer its peers."""

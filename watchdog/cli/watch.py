@@ -34,6 +34,9 @@ def status(arguments: argparse.Namespace) -> int:
         held = found["affected_containers"]
         lost = "the whole host" if held is None else f"containers {', '.join(held) or 'none'}"
         show.line(f"  affected: {lost}, by the loss of {', '.join(found['affected'])}")
+    for item in found["staged"]:
+        age = "not complete yet" if item["fresh_at"] is None else f"as of {show.moment(item['fresh_at'])}"
+        show.line(f"  staged: {item['container']} at {item['target']}, {age}")
     loaded = show.moment(found["rules_loaded_at"])
     show.line(f"{found['rules']} rules in force since {loaded}; peers: {peers or 'none'}")
     registry = found["registry"]

@@ -33,6 +33,7 @@ from watchdog.daemon.readiness import Readiness
 from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
 from watchdog.daemon.telling import Telling
+from watchdog.daemon.warm_up import WarmUp
 from watchdog.policy.evaluate import Assessment
 from watchdog.policy.load import LOCAL, SHIPPED
 from watchdog.policy.model import Policy
@@ -98,6 +99,7 @@ class Daemon:
         )
         self.drill = Drill(lambda: self.readings)
         self.drill.clear()
+        self.warm_up = WarmUp(self.settings.evacuation.warm_up_s)
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
         self.stopping = threading.Event()
         self.reloading = threading.Event()
@@ -173,9 +175,18 @@ class Daemon:
         self.telling.blindness(self.assessment.blind)
         if self.engine is not None and self.flags.flags.state is HostState.HEALTHY:
             self.readiness.tick(self.engine.examine)
+        self._warm_up(circumstances)
         if circumstances.permitted and self.assessment.verdict is Verdict.FAILING and not is_drill(self.assessment):
             self._keep_up()
         self._survey()
+
+    def _warm_up(self, circumstances: Circumstances) -> None:
+        """Copy ahead; a failing host does so, too, when it may not evacuate itself, and an admin may order it."""
+        if self.engine is not None:
+            state = self.flags.flags.state
+            waits = state is not HostState.FAILING or bool(circumstances.hindrance)
+            idle = waits and not (circumstances.paused or self.evacuations.running)
+            self.warm_up.tick(self.engine, state, permitted=idle)
 
     def _circumstances(self) -> Circumstances:
         return Circumstances(

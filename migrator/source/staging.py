@@ -1,0 +1,119 @@
+"""What a suspect host copies ahead to the planned targets, before anything is moved: `migrator.target.staging`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrator.errors import LifeboatError
+from migrator.model import ContainerFacts, Value
+from migrator.names import new_id
+from migrator.peers.client import PeerClient
+from migrator.protocol.messages import Stage, Staged
+from migrator.runtime import podman
+from migrator.source.departure import Departure
+from migrator.storage import image
+from migrator.storage.sync import LAYER, VOLUME, Destination, Tree, copy_ahead
+from migrator.storage.volumes import waiting_volumes
+
+REQUEST_WAIT_S = 60.0
+
+
+class Waiting(Value):
+    """A container whose files wait at a target."""
+
+    container: str
+    target: str
+    fresh_at: float | None  # when all of them were brought up to date (Unix seconds), None when never yet
+
+
+@dataclass(frozen=True)
+class _Place:
+    name: str  # of the container
+    target: str
+    staging: str
+
+
+class Stager:
+    """What of this host waits where; after a restart that is not known, and what waits expires."""
+
+    def __init__(self, shared: Departure, client: Callable[[str], PeerClient]) -> None:
+        """`client` returns how a host is called."""
+        self._shared = shared
+        self._client = client
+        self._places: dict[str, _Place] = {}  # by the container's id
+        self._fresh_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return what waits where."""
+        with self._lock:
+            return tuple(
+                Waiting(container=place.name, target=place.target, fresh_at=self._fresh_at.get(identifier))
+                for identifier, place in self._places.items()
+            )
+
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """Return container id -> the host where its files wait."""
+        with self._lock:
+            return {container: place.target for container, place in self._places.items()}
+
+    def stage(self, container: ContainerFacts, target: str, seconds: float, go_on: Callable[[], None]) -> None:
+        """Bring what waits for a container up to date, or begin to; it may stay for so many seconds.
+
+        Raises what `go_on`, which is asked now and then, raises.
+        """
+        known = self._known(container.id)
+        if known is not None and known.target != target:
+            self.withdraw(container.id)
+            known = None
+        place = known or _Place(container.name, target, new_id())
+        wish = Stage(
+            staging=place.staging,
+            source=self._shared.host,
+            container=container,
+            copy_image=self._shared.settings.copy_images,
+            seconds=seconds,
+        )
+        told = self._client(target).call("POST", "/v1/stagings", wish, Staged, timeout_s=REQUEST_WAIT_S)
+        with self._lock:
+            self._places[container.id] = place
+        destination = Destination(self._shared.directory, target, place.staging, go_on)
+        limit_s = self._shared.settings.copy_limit_s
+        go_on()
+        if told.needs_image:
+            with self._shared.turns.image(target, container.image_id) as sent:
+                if not sent:
+                    image.send_image(container.image_id, destination, limit_s)
+        for tree in waiting_trees(container):
+            go_on()
+            if tree.name in told.trees:
+                copy_ahead(tree, destination, limit_s)
+        with self._lock:
+            self._fresh_at[container.id] = time.time()
+
+    def withdraw(self, container: str) -> None:
+        """Let what waits for a container (its id) go; what cannot be told to its target expires there."""
+        with self._lock:
+            place = self._places.pop(container, None)
+            self._fresh_at.pop(container, None)
+        if place is not None:
+            with suppress(LifeboatError):
+                path = f"/v1/stagings/{place.staging}"
+                self._client(place.target).call("DELETE", path, None, Staged, timeout_s=REQUEST_WAIT_S)
+
+    def _known(self, container: str) -> _Place | None:
+        with self._lock:
+            return self._places.get(container)
+
+
+def waiting_trees(container: ContainerFacts) -> list[Tree]:
+    """Return the trees of a running container that may wait at a target."""
+    volumes = [Tree(VOLUME + mount.name, Path(mount.path)) for mount in waiting_volumes(container)]
+    return [*volumes, Tree(LAYER, podman.upper_directory(container.id))]
