@@ -1,0 +1,193 @@
+"""Trust between whole hosts: joining by a token, being removed, what strangers find; etcd beside a migration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrator.command import kill_group
+from migrator.peers import membership
+from tests.lab import cluster, signals
+from tests.lab.host import Host
+from tests.lab.lab import Lab
+from tests.lab.scene import CONTAINER, Scene
+from tests.real.test_main_job import HANGING_RUNC
+
+pytestmark = pytest.mark.real
+
+PYTHON = "/usr/lib/lifeboat/venv/bin/python"
+SCAN = Path(__file__).parents[1] / "lab/scan.py"
+SSH = 22  # the lab's own
+TLS_ALERT = 0x15  # content type of a TLS record that says why there will be no more (RFC 8446, 5.1)
+PEER_PORTS = {7443, 7444}
+PAGER_PORTS = set(range(7450, 7500))
+
+ASK = """\
+import sys
+from pathlib import Path
+from migrator.errors import LifeboatError
+from migrator.peers.client import PeerClient
+from migrator.peers.roll import Peer
+from migrator.peers.tls import call
+pki, address = Path("/etc/lifeboat/pki"), sys.argv[1]
+class Bold(PeerClient):
+    def _check_listed(self): pass
+for name, ask in (
+    ("facts", lambda: Bold(Peer(name="alpha", address=address), pki).facts().host),
+    ("stream", lambda: call("alpha", address, 7444, pki).recv(1)),
+):
+    try:
+        print(name, ask())
+    except (LifeboatError, OSError) as error:
+        print(name, "refused:", error)
+"""
+
+
+def ask_alpha(lab: Lab) -> str:
+    """Return what alpha tells beta, whatever beta's own roll says."""
+    host = lab.host("beta")
+    return host.run([PYTHON, "-c", ASK, lab.host("alpha").address], timeout_s=60).output
+
+
+def test_a_host_joins_by_a_token_and_is_removed(lab: Lab) -> None:
+    alpha, beta = lab.host("alpha"), lab.host("beta")
+    for host in (alpha, beta):
+        signals.install_smartctl(host)
+    alpha.run(["lifeboat", "cluster", "init", "--host", "alpha", "--address", alpha.address])
+    cluster.start_daemon(alpha)
+    token = alpha.run(["lifeboat", "cluster", "token", "--host", "beta", "--ttl", "5m"]).output.strip()
+    join = ["lifeboat", "cluster", "join", "--token", "-", "--host", "beta", "--address", beta.address]
+    beta.run(join, stdin=f"{token}\n".encode())
+    cluster.start_daemon(beta)
+    assert "facts alpha" in ask_alpha(lab)
+    beta.run(["rm", "-r", "/root/again"], check=False)
+    again = beta.run([*join, "--directory", "/root/again"], stdin=f"{token}\n".encode(), check=False)
+    assert again.status == 3, again.errors
+    assert "in the cluster already" in again.errors
+    beta.run(["lifeboat", "cluster", "renew"])
+    assert "facts alpha" in ask_alpha(lab)
+    alpha.run(["lifeboat", "cluster", "remove", "beta"])
+    said = ask_alpha(lab)
+    assert "facts refused" in said
+    assert "is revoked" in said
+    assert "stream b''" in said or "stream refused" in said
+    moving = alpha.run(["lifeboat", "migrate", "any", "--to", "beta"], check=False)
+    assert moving.status in (2, 3)
+    assert [peer["name"] for peer in json.loads(alpha.run(["lifeboat", "cluster", "peers", "--json"]).output)] == [
+        "alpha"
+    ]
+
+
+def scan(lab: Lab, host: Host, certificate: Path) -> dict[int, dict[str, bytes]]:
+    """Return which ports of a host are open to a stranger, and what they say."""
+    argv = [sys.executable, str(SCAN), host.address, str(certificate)]
+    told: dict[str, dict[str, str]] = json.loads(lab.client.run(argv, timeout_s=300).output)
+    return {
+        int(port): {what: bytes.fromhex(said) for what, said in answers.items()} for port, answers in told.items()
+    }
+
+
+@pytest.fixture
+def scene(lab: Lab, tmp_path: Path) -> Iterator[Scene]:
+    """Both daemons run, the container serves."""
+    found = Scene(lab, tmp_path)
+    try:
+        found.start_daemons("lazy")
+        found.start_container(64)
+        yield found
+    finally:
+        found.close()
+
+
+def test_a_stranger_finds_no_port_that_answers(scene: Scene, lab: Lab, tmp_path: Path) -> None:
+    """In the middle of a migration, with the page sink open too: what comes back is TLS saying no, or nothing."""
+    membership.init(tmp_path / "elsewhere", "alpha", "127.0.0.1")
+    scene.target.write("/usr/local/bin/runc", HANGING_RUNC, mode=0o755)
+    moving = scene.source.spawn(["lifeboat", "migrate", CONTAINER, "--to", "beta"])
+    try:
+        scene.wait("the restore to begin", scene.target.path("/run/hanging").exists, 60)
+        found = scan(lab, scene.target, tmp_path / "elsewhere/pki/host.pem")
+    finally:
+        kill_group(moving)
+        moving.communicate()
+        scene.target.run(["rm", "-f", "/usr/local/bin/runc"])
+    ours = set(found) - {SSH}
+    assert ours >= PEER_PORTS
+    assert len(ours & PAGER_PORTS) == 1, "the page sink of the migration under way"
+    assert ours <= PEER_PORTS | PAGER_PORTS
+    for port in ours:
+        for what, said in found[port].items():
+            assert not said or (what.startswith("plain") and said[0] == TLS_ALERT), (port, what, said)
+
+
+ETCD = (("alpha", 2379), ("beta", 2379), ("beta", 2381))
+
+
+class Members:
+    """Three members of etcd, on the lab's hosts."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.urls = [f"http://{lab.host(name).address}:{port}" for name, port in ETCD]
+        self.programs: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start all."""
+        peers = [f"http://{self.lab.host(name).address}:{port + 1000}" for name, port in ETCD]
+        known = ",".join(f"m{number}={url}" for number, url in enumerate(peers))
+        for number, (name, _) in enumerate(ETCD):
+            argv = ["etcd", "--name", f"m{number}", "--data-dir", f"/run/etcd-{number}", "--log-level", "error"]
+            argv += ["--listen-client-urls", self.urls[number], "--advertise-client-urls", self.urls[number]]
+            argv += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
+            argv += ["--initial-cluster", known, "--unsafe-no-fsync"]
+            host = self.lab.host(name)
+            self.programs.append(host.spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def kill(self, number: int) -> None:
+        """Kill one, in its host."""
+        name, _ = ETCD[number]
+        self.lab.host(name).run(["pkill", "-9", "-f", f"etcd --name m{number} "], check=False)
+        self.programs[number].wait(20)
+
+    def close(self) -> None:
+        """Kill what is left, and remove its files."""
+        for number, program in enumerate(self.programs):
+            if program.poll() is None:
+                self.kill(number)
+            self.lab.host(ETCD[number][0]).run(["rm", "-rf", f"/run/etcd-{number}"])
+
+
+def registry(scene: Scene) -> dict[str, Any]:
+    """Return how the registry stands for alpha."""
+    found: dict[str, Any] = scene.lifeboat(scene.source, "status")["registry"]
+    return found
+
+
+def test_migrations_go_on_with_one_member_of_etcd_dead_and_with_all(lab: Lab, tmp_path: Path) -> None:
+    scene, members = Scene(lab, tmp_path), Members(lab)
+    urls = ", ".join(f'"{url}"' for url in members.urls)
+    section = f'\n[registry]\nkind = "etcd"\nendpoints = [{urls}]\nlease_s = 5\ntimeout_s = 1\n'
+    try:
+        members.start()
+        cluster.start(lab, f"[signals]\nedac = false\n{section}")
+        scene.start_container(64)
+        scene.wait("both hosts in etcd", lambda: len(registry(scene)["hosts"]) == 2, 60)
+        members.kill(0)
+        moved = scene.source.run(["lifeboat", "migrate", CONTAINER, "--to", "beta"], timeout_s=120, check=False)
+        assert moved.status == 0, moved.errors
+        assert registry(scene)["answers"]
+        members.kill(1)
+        members.kill(2)
+        scene.wait("the silence", lambda: not registry(scene)["answers"], 60)
+        back = scene.target.run(["lifeboat", "migrate", CONTAINER, "--to", "alpha"], timeout_s=120, check=False)
+        assert back.status == 0, back.errors
+        assert scene.running_on() == ["alpha"]
+    finally:
+        scene.close()
+        members.close()
