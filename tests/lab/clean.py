@@ -9,7 +9,7 @@ from tests.lab.lab import Lab
 
 TIMEOUT_S = 20.0
 
-STATE_OF_LIFEBOAT = ("/var/lib/lifeboat", "/run/lifeboat", "/etc/lifeboat/pki")
+STATE_OF_LIFEBOAT = ("/var/lib/lifeboat", "/run/lifeboat", "/etc/lifeboat/pki", "/etc/lifeboat/policies")
 
 
 def clean(lab: Lab) -> None:

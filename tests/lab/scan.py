@@ -12,6 +12,7 @@ import json
 import socket
 import ssl
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 AT_ONCE = 512
 CONNECT_S, ANSWER_S = 3.0, 4.0
@@ -71,14 +72,17 @@ def contexts(certificate: str) -> dict[str, ssl.SSLContext | None]:
 def main() -> None:
     """Scan one host."""
     address, certificate = sys.argv[1:]
-    told = {
-        port: {
-            f"{kind} {name}": answer(address, port, said, context).hex()
-            for kind, context in contexts(certificate).items()
-            for name, said in SAID.items()
+    words = [(f"{kind} {name}", context, said)
+             for kind, context in contexts(certificate).items() for name, said in SAID.items()]  # fmt: skip
+    ports = asyncio.run(open_ports(address))
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        asked = {
+            port: {what: workers.submit(answer, address, port, said, context) for what, context, said in words}
+            for port in ports
         }
-        for port in asyncio.run(open_ports(address))
-    }
+        told = {
+            port: {what: found.result().hex() for what, found in answers.items()} for port, answers in asked.items()
+        }
     json.dump(told, sys.stdout)
 
 

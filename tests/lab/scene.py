@@ -35,23 +35,24 @@ class Scene:
         self._programs: list[subprocess.Popen[bytes]] = []
         self._traffic = Traffic(lab, ADDRESS, directory / "client.json")
 
-    def settings(self, method: str, pager: str = "") -> str:
+    def settings(self, method: str, pager: str = "", freeze_limit_s: float = 30) -> str:
         """Return lifeboat.toml of the lab's hosts; no `pager` leaves that to the default."""
         receiver = f"http://{self.lab.client.address}:{RECEIVER_PORT}/"
         return (
             f'[signals]\nsmart_poll_s = {POLL_S}\nedac = false\n\n[migrator]\nmethod = "{method}"\n'
+            f"freeze_limit_s = {freeze_limit_s:g}\n"
             f"{f'pager = {json.dumps(pager)}' if pager else ''}\n\n"
             f'[[alerts.webhook]]\nurl = "{receiver}"\n'
         )
 
-    def start_daemons(self, method: str, *, pager: str = "") -> None:
+    def start_daemons(self, method: str, *, pager: str = "", freeze_limit_s: float = 30) -> None:
         """Give both hosts a healthy disk, one cluster and a running lifeboatd; listen for alerts."""
         self.events_file.touch()
         argv = [sys.executable, str(PROGRAMS / "receiver.py"), str(RECEIVER_PORT), str(self.events_file)]
         self._programs.append(self.lab.client.spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         for host in self.lab.hosts.values():
             signals.set_drive(host, drives.ata_drive(serial=f"LAB-{host.name}"))
-        cluster.start(self.lab, self.settings(method, pager))
+        cluster.start(self.lab, self.settings(method, pager, freeze_limit_s))
 
     def start_container(self, memory_mib: int, *options: str) -> None:
         """Start the container on the source, with options for its workload, and wait until it serves."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from migrator.peers import membership
 from tests.lab import cluster, signals
 from tests.lab.host import Host
 from tests.lab.lab import Lab
+from tests.lab.members import Members
 from tests.lab.scene import CONTAINER, Scene
 from tests.real.test_main_job import HANGING_RUNC
 
@@ -98,7 +98,7 @@ def scene(lab: Lab, tmp_path: Path) -> Iterator[Scene]:
     """Both daemons run, the container serves."""
     found = Scene(lab, tmp_path)
     try:
-        found.start_daemons("lazy")
+        found.start_daemons("lazy", freeze_limit_s=120)
         found.start_container(64)
         yield found
     finally:
@@ -126,43 +126,6 @@ def test_a_stranger_finds_no_port_that_answers(scene: Scene, lab: Lab, tmp_path:
             assert not said or (what.startswith("plain") and said[0] == TLS_ALERT), (port, what, said)
 
 
-ETCD = (("alpha", 2379), ("beta", 2379), ("beta", 2381))
-
-
-class Members:
-    """Three members of etcd, on the lab's hosts."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.urls = [f"http://{lab.host(name).address}:{port}" for name, port in ETCD]
-        self.programs: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> None:
-        """Start all."""
-        peers = [f"http://{self.lab.host(name).address}:{port + 1000}" for name, port in ETCD]
-        known = ",".join(f"m{number}={url}" for number, url in enumerate(peers))
-        for number, (name, _) in enumerate(ETCD):
-            argv = ["etcd", "--name", f"m{number}", "--data-dir", f"/run/etcd-{number}", "--log-level", "error"]
-            argv += ["--listen-client-urls", self.urls[number], "--advertise-client-urls", self.urls[number]]
-            argv += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
-            argv += ["--initial-cluster", known, "--unsafe-no-fsync"]
-            host = self.lab.host(name)
-            self.programs.append(host.spawn(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-
-    def kill(self, number: int) -> None:
-        """Kill one, in its host."""
-        name, _ = ETCD[number]
-        self.lab.host(name).run(["pkill", "-9", "-f", f"etcd --name m{number} "], check=False)
-        self.programs[number].wait(20)
-
-    def close(self) -> None:
-        """Kill what is left, and remove its files."""
-        for number, program in enumerate(self.programs):
-            if program.poll() is None:
-                self.kill(number)
-            self.lab.host(ETCD[number][0]).run(["rm", "-rf", f"/run/etcd-{number}"])
-
-
 def registry(scene: Scene) -> dict[str, Any]:
     """Return how the registry stands for alpha."""
     found: dict[str, Any] = scene.lifeboat(scene.source, "status")["registry"]
@@ -170,12 +133,11 @@ def registry(scene: Scene) -> dict[str, Any]:
 
 
 def test_migrations_go_on_with_one_member_of_etcd_dead_and_with_all(lab: Lab, tmp_path: Path) -> None:
-    scene, members = Scene(lab, tmp_path), Members(lab)
-    urls = ", ".join(f'"{url}"' for url in members.urls)
-    section = f'\n[registry]\nkind = "etcd"\nendpoints = [{urls}]\nlease_s = 5\ntimeout_s = 1\n'
+    alpha, beta = lab.host("alpha"), lab.host("beta")
+    scene, members = Scene(lab, tmp_path), Members([(alpha, 2379), (beta, 2379), (beta, 2381)])
     try:
         members.start()
-        cluster.start(lab, f"[signals]\nedac = false\n{section}")
+        cluster.start(lab, f"[signals]\nedac = false\n{members.settings}")
         scene.start_container(64)
         scene.wait("both hosts in etcd", lambda: len(registry(scene)["hosts"]) == 2, 60)
         members.kill(0)
