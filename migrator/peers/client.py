@@ -78,7 +78,7 @@ class PeerClient:
         """
         data = body.model_dump_json().encode() if isinstance(body, Value) else body
         kind = "application/json" if isinstance(body, Value) else "application/octet-stream"
-        self._check_listed()
+        self.check_listed()
         try:
             asked = self._pool().urlopen(
                 method,
@@ -106,8 +106,8 @@ class PeerClient:
         except ValidationError as error:
             raise PeerError(f"{self.name} speaks another version of the protocol", code="peer-version") from error
 
-    def _check_listed(self) -> None:
-        """Ask nothing of a host that was removed meanwhile; whoever has not joined yet has no roll to ask."""
+    def check_listed(self) -> None:
+        """Raise `PeerError` when the host was removed meanwhile; whoever has not joined yet has no roll to ask."""
         known = self._roll.known
         if known.hosts and self.name not in known.hosts:
             raise PeerError(f"{self.name} is no host of this cluster any more", code="no-member")

@@ -14,7 +14,7 @@ import ssl
 import struct
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,13 +50,25 @@ def open_stream(directory: Path, peer: str, header: Header) -> ssl.SSLSocket:
     return link
 
 
-def send_command_output(directory: Path, peer: str, header: Header, argv: Sequence[str], timeout_s: float) -> None:
-    """Send what a program writes as a stream; the peer answers with one more line when it has used it all."""
+def send_command_output(
+    directory: Path,
+    peer: str,
+    header: Header,
+    argv: Sequence[str],
+    timeout_s: float,
+    *,
+    go_on: Callable[[], None] = lambda: None,
+) -> None:
+    """Send what a program writes as a stream; the peer answers with one more line when it has used it all.
+
+    `go_on` is called now and then; what it raises ends the stream.
+    """
     deadline = time.monotonic() + timeout_s
     with open_stream(directory, peer, header) as link:
         process = spawn(argv)
         try:
             while data := os.read(process.stdout.fileno(), BUFFER_BYTES) if process.stdout else b"":
+                go_on()
                 link.sendall(PART.pack(len(data)) + data)
                 if time.monotonic() > deadline:
                     raise ExecutionError(f"{argv[0]} takes longer than {timeout_s:g} s", code="copy-timeout")

@@ -156,7 +156,8 @@ class SourceMigration:
         image.send_image(self._container.image_id, self._destination, self._shared.settings.copy_limit_s)
 
     def _go_on(self) -> None:
-        """Raise when somebody stopped this migration; not asked after the commit."""
+        """Raise when somebody stopped this migration or removed its target; not asked after the commit."""
+        self._target.check_listed()
         if self._place.stopped.is_set():
             raise ExecutionError("it was stopped before its commit", code="stopped")
 

@@ -81,10 +81,16 @@ class Stager:
             copy_image=self._shared.settings.copy_images,
             seconds=seconds,
         )
-        told = self._client(target).call("POST", "/v1/stagings", wish, Staged, timeout_s=REQUEST_WAIT_S)
+        client = self._client(target)
+        told = client.call("POST", "/v1/stagings", wish, Staged, timeout_s=REQUEST_WAIT_S)
         with self._lock:
             self._places[container.id] = place
-        destination = Destination(self._shared.directory, target, place.staging, go_on)
+
+        def go_on_there() -> None:
+            client.check_listed()
+            go_on()
+
+        destination = Destination(self._shared.directory, target, place.staging, go_on_there)
         limit_s = self._shared.settings.copy_limit_s
         go_on()
         if told.needs_image:

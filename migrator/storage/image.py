@@ -19,14 +19,14 @@ def send_image(image_id: str, destination: Destination, timeout_s: float) -> Non
     """Send a container image; it keeps its id, for it is podman's own archive that goes over."""
     header = {"kind": "image", "migration": destination.migration}
     argv = ["podman", "save", "--format", "docker-archive", image_id]
-    send_command_output(destination.directory, destination.peer, header, argv, timeout_s)
+    send_command_output(destination.directory, destination.peer, header, argv, timeout_s, go_on=destination.go_on)
 
 
 def send_process_images(images: Path, destination: Destination, timeout_s: float) -> None:
     """Send everything CRIU wrote, memory included, as one complete file."""
     header = {"kind": "process-images", "migration": destination.migration}
     argv = ["tar", "--create", "--sparse", "--directory", str(images), "."]
-    send_command_output(destination.directory, destination.peer, header, argv, timeout_s)
+    send_command_output(destination.directory, destination.peer, header, argv, timeout_s, go_on=destination.go_on)
 
 
 def pack(images: Path) -> bytes:

@@ -48,7 +48,7 @@ class Destination:
     directory: Path
     peer: str
     migration: str
-    go_on: Callable[[], None] | None = None
+    go_on: Callable[[], None] = lambda: None
 
     def remote_shell(self, tree: Tree) -> str:
         """Return what rsync calls in ssh's place; it appends the host and its own server command."""

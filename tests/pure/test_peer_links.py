@@ -71,6 +71,33 @@ class Streams:
         return (self.place / "fed").read_text() == "hello\n"
 
 
+def test_what_goes_to_a_host_that_is_removed_meanwhile_is_cut(tmp_path: Path) -> None:
+    began = threading.Event()
+
+    def swallow(_: Mapping[str, str], link: ssl.SSLSocket) -> None:
+        link.sendall(b"{}\n")
+        began.set()
+        while link.recv(1 << 16):
+            pass
+
+    alpha, beta = make_cluster(tmp_path, "alpha", "beta")
+    peer = listening(beta, free_port(), free_port())
+    server = StreamServer({"swallow": swallow}, beta.pki, LOOPBACK, peer.stream_port)
+    server.start()
+    removing = threading.Thread(target=lambda: began.wait(30) and membership.remove(alpha.directory, "beta"))
+    removing.start()
+    try:
+        client = PeerClient(peer, alpha.pki)
+        with pytest.raises(PeerError) as cut:
+            send_command_output(
+                alpha.directory, "beta", {"kind": "swallow"}, ["yes"], 30, go_on=client.check_listed
+            )
+    finally:
+        removing.join()
+        server.stop()
+    assert cut.value.code == "no-member"
+
+
 @pytest.fixture(scope="module")
 def streams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
     """A stream port."""

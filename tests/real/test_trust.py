@@ -37,7 +37,7 @@ from migrator.peers.roll import Peer
 from migrator.peers.tls import call
 pki, address = Path("/etc/lifeboat/pki"), sys.argv[1]
 class Bold(PeerClient):
-    def _check_listed(self): pass
+    def check_listed(self): pass
 for name, ask in (
     ("facts", lambda: Bold(Peer(name="alpha", address=address), pki).facts().host),
     ("stream", lambda: call("alpha", address, 7444, pki).recv(1)),
