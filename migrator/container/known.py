@@ -8,6 +8,7 @@ only, and of what moves those words are taken, also after a restart of the daemo
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from migrator.runtime.census import Census, census_of
 from migrator.settings import MigratorSettings
 
 ATTEMPTS = 5  # of a question that a container setting out meanwhile makes wait
+PATIENCE_S = 3.0  # with the answer after that; most come before the container is parked
 
 Answer = TypeVar("Answer")
 
@@ -32,6 +34,7 @@ class Moving:
 
     facts: ContainerFacts  # as they were when it set out
     here: bool  # it is this host's: not released yet, or committed to it
+    began_at: float  # Unix seconds
 
 
 class _SetOut(Exception):
@@ -50,7 +53,7 @@ class KnownContainers:
         found: dict[str, Moving] = {}
         for entry in self._journal.entries(unfinished=True):
             facts = ContainerFacts.model_validate(json.loads(entry.request)["container"])
-            found.setdefault(facts.id, Moving(facts, _is_here(entry)))
+            found.setdefault(facts.id, Moving(facts, _is_here(entry), entry.began_at))
         return found
 
     def running(self) -> tuple[ContainerFacts, ...]:
@@ -114,7 +117,8 @@ class KnownContainers:
             moving = self.moving()
 
             def go_on(known: Mapping[str, Any] = moving) -> None:
-                if self.moving().keys() - known.keys():
+                latest = time.time() - PATIENCE_S
+                if any(item.began_at < latest for key, item in self.moving().items() if key not in known):
                     raise _SetOut
 
             try:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migrator.container import known
 from migrator.container.known import KnownContainers
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, MigrationOutcome, Phase, VolumeMount
@@ -135,8 +136,9 @@ def test_podman_is_not_asked_about_what_moves(house: House) -> None:
 
 @pytest.mark.parametrize("question", [KnownContainers.running, KnownContainers.census])
 def test_what_sets_out_meanwhile_is_not_waited_for(
-    house: House, question: Callable[[KnownContainers], object]
+    house: House, question: Callable[[KnownContainers], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(known, "PATIENCE_S", 0.0)
     house.lock("db")
     asking = threading.Thread(target=question, args=(house.known,))
     asking.start()
