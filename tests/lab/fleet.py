@@ -18,6 +18,7 @@ from tests.lab.traffic import ask
 
 SETTINGS = "[signals]\nsmart_poll_s = 2.0\nedac = false\n"
 AT_ONCE = 4
+SELDOM_S = 3.0
 START_TIMEOUT_S = 120
 CALM_WORKLOAD = (
     "exec(open('/usr/local/bin/workload').read().replace('ROUND_PAUSE_S = 0.002', 'ROUND_PAUSE_S = 0.2'))"
@@ -127,13 +128,16 @@ class Fleet:
         written = host.run(["podman", "exec", box.name, "cat", f"{place}/written"], check=False).output.strip()
         return "" if written == box.name else f"{box.name} lost its file"
 
-    def wait(self, what: str, happened: Callable[[], bool], timeout_s: float) -> float:
-        """Wait until something happened and return how long it took; raises `ExecutionError` when it did not."""
+    def wait(self, what: str, happened: Callable[[], bool], timeout_s: float, every_s: float = 0.2) -> float:
+        """Wait until something happened and return how long it took; raises `ExecutionError` when it did not.
+
+        Looking is work for the hosts' processors, too: who waits for long looks seldom.
+        """
         began_at = time.monotonic()
         while not happened():
             if time.monotonic() - began_at > timeout_s:
                 raise ExecutionError(f"waited {timeout_s:g} s for {what}", code="lab-timeout")
-            time.sleep(0.2)
+            time.sleep(every_s)
         return time.monotonic() - began_at
 
     def _boot(self, box: Box) -> str:

@@ -10,9 +10,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from tests.lab.fleet import Fleet, mixed_boxes
+from tests.lab.fleet import SELDOM_S, Fleet, mixed_boxes
+from tests.lab.host import Host
 from tests.lab.lab import Lab
 
 MIDDLE = 5  # containers that have left when the second thing goes wrong
@@ -45,7 +47,7 @@ def left(fleet: Fleet) -> list[dict[str, Any]]:
 def begin(fleet: Fleet) -> None:
     """Let alpha fail, and wait until it is half empty."""
     fleet.break_disk(fleet.lab.host("alpha"))
-    fleet.wait("the first to leave", lambda: len(left(fleet)) >= MIDDLE, LIMIT_S)
+    fleet.wait("the first to leave", lambda: len(left(fleet)) >= MIDDLE, LIMIT_S, SELDOM_S)
 
 
 def second_host_fails(fleet: Fleet) -> list[str]:
@@ -56,7 +58,7 @@ def second_host_fails(fleet: Fleet) -> list[str]:
     fleet.wait("beta's verdict", lambda: fleet.lifeboat(beta, "status")["verdict"] == "failing", 60)
     judged_at = time.time()
     for host in (alpha, beta):
-        fleet.wait(f"{host.name} to be empty", lambda host=host: empty(fleet, host.name), LIMIT_S)  # type: ignore[misc]
+        fleet.wait(f"{host.name} to be empty", partial(is_empty, fleet, host), LIMIT_S, SELDOM_S)
     wrong = fleet.harms()
     for item in fleet.lifeboat(alpha, "history"):
         frozen = [phase["began_at"] for phase in item["phases"] if phase["phase"] == "freeze"]
@@ -66,9 +68,9 @@ def second_host_fails(fleet: Fleet) -> list[str]:
     return wrong
 
 
-def empty(fleet: Fleet, name: str) -> bool:
-    """Say whether no container of the scene runs on a host."""
-    return all(name not in hosts for hosts in fleet.places().values())
+def is_empty(fleet: Fleet, host: Host) -> bool:
+    """Say whether nothing is left to move from a host, nor on its way there."""
+    return fleet.state(host) == "evacuated" and not fleet.lifeboat(host, "plan")["migrations"]
 
 
 def target_dies(fleet: Fleet) -> list[str]:
@@ -76,7 +78,7 @@ def target_dies(fleet: Fleet) -> list[str]:
     alpha, gamma = fleet.lab.host("alpha"), fleet.lab.host("gamma")
     begin(fleet)
     gamma.kill()
-    fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S)
+    fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
     history = fleet.lifeboat(alpha, "history")
     committed = {item["container"] for item in history if item["target"] == "gamma" and item["phase"] != "aborted"}
     wrong = fleet.harms([box for box in fleet.boxes if box.name not in committed])

@@ -13,13 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.lab.fleet import SETTINGS, Fleet, mixed_boxes
+from tests.lab.fleet import SELDOM_S, SETTINGS, Fleet, mixed_boxes
 from tests.lab.lab import Lab
 from tests.lab.members import Members
+from tests.soak.fleet import LIMIT_S, MIDDLE, left
 
 ETCD_PORT = 2379
-MIDDLE = 5  # containers that have left
-LIMIT_S = 900.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,11 +44,11 @@ def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
     alpha = fleet.lab.host("alpha")
     first = fleet.lifeboat(alpha, "plan")
     fleet.break_disk(alpha)
-    fleet.wait("the first to leave", lambda: len(done(fleet)) >= MIDDLE, LIMIT_S)
+    fleet.wait("the first to leave", lambda: len(left(fleet)) >= MIDDLE, LIMIT_S, SELDOM_S)
     if members is not None:
         members.kill(0)
     middle, middle_at = fleet.lifeboat(alpha, "plan"), time.time()
-    fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S)
+    fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
     history = fleet.lifeboat(alpha, "history")
     tell(fleet, first, history)
     began_at = min(item["phases"][0]["began_at"] for item in history)
@@ -63,12 +62,6 @@ def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
     if members is not None and not status["registry"]["answers"]:
         wrong.append("etcd does not answer with two of three members")
     return wrong
-
-
-def done(fleet: Fleet) -> list[dict[str, Any]]:
-    """Return the migrations away from alpha that are done."""
-    found = fleet.lifeboat(fleet.lab.host("alpha"), "history")
-    return [item for item in found if item["phase"] == "done"]
 
 
 def ended(outcome: dict[str, Any]) -> float:
