@@ -90,8 +90,8 @@ class Outlook:
     ) -> EvacuationPlan:
         """Plan with what the hosts told."""
         targets = [target for target in told if target.host not in avoid]
-        rates = measured(self._pasts())
         names = [target.host for target in targets]
+        rates = measured(self._pasts(), names)
         assumptions = Assumptions(
             headroom_percent=self._settings.memory_headroom_percent,
             rates=rates,

@@ -1,9 +1,9 @@
-"""How long things take: measured in past migrations to the same host, defaults where there were none."""
+"""How long things take: measured in past migrations, to the same host or else to others; if none, the defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from migrator.choice.score import Link
@@ -30,6 +30,7 @@ class Rates:
     copy_bytes_per_s: float = 100e6
     drain_bytes_per_s: float = 130e6
     full_bytes_per_s: float = 150e6  # write, send and read the complete file
+    samples: int = 0  # migrations to this very host that they were measured by
 
     def expected_freeze_s(self, method: Method, memory_bytes: int) -> float:
         """Estimate what a client will see as a stall."""
@@ -57,19 +58,27 @@ class Past:
     outcome: MigrationOutcome
 
 
-def measured(pasts: Sequence[Past]) -> Mapping[str, Rates]:
-    """Return the rates to each host that was a target; `pasts` come newest first."""
-    hosts: dict[str, list[Past]] = {}
-    for past in pasts:
-        found = hosts.setdefault(past.outcome.target, [])
-        if past.outcome.phase is Phase.DONE and len(found) < SAMPLES:
-            found.append(past)
-    return {host: _rates(found) for host, found in hosts.items() if found}
+def measured(pasts: Sequence[Past], hosts: Sequence[str]) -> Mapping[str, Rates]:
+    """Return the rates to each host; `pasts` come newest first.
+
+    Of a host that has taken few containers those to other hosts tell more than the defaults: half of what takes
+    time is this host's own part.
+    """
+    done = [past for past in pasts if past.outcome.phase is Phase.DONE]
+    found = {}
+    for host in hosts:
+        own = [past for past in done if past.outcome.target == host][:SAMPLES]
+        others = [past for past in done if past.outcome.target != host][: max(0, ENOUGH_SAMPLES - len(own))]
+        if own or others:
+            found[host] = replace(_rates([*own, *others]), samples=len(own))
+    return found
 
 
 def measured_link(rates: Rates | None, round_trip_ms: float) -> Link:
     """Return what choice is told of the way to a host."""
-    return Link(bytes_per_s=rates.drain_bytes_per_s if rates else 0.0, round_trip_ms=round_trip_ms)
+    return Link(
+        bytes_per_s=rates.drain_bytes_per_s if rates and rates.samples else 0.0, round_trip_ms=round_trip_ms
+    )
 
 
 def _rates(pasts: Sequence[Past]) -> Rates:

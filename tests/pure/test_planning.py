@@ -27,7 +27,7 @@ from migrator.model import (
 )
 from migrator.planning.order import ordered_units
 from migrator.planning.plan import Assumptions, plan_evacuation
-from migrator.planning.rates import DEFAULTS, Past, Rates, measured
+from migrator.planning.rates import DEFAULTS, Past, Rates, measured, measured_link
 from migrator.planning.schedule import Limits
 from tests.pure.values import GIB, container, host, obstacles
 
@@ -217,14 +217,25 @@ def outcome(target: str, freeze_ms: float, drained_bytes: int, drain_s: float, w
 def test_rates_are_measured_for_each_host_and_waiting_for_a_turn_counts_nothing() -> None:
     pasts = [Past(container(), outcome("b", 500, 100 * MIB, 0.5, waited)) for waited in (0, 30, 60)]
     pasts += [Past(container(), outcome("c", 900, MIB, 0.001, 0))]
-    found = measured(pasts)
+    found = measured(pasts, ["b"])
     assert found["b"].freeze_s == 0.5
     assert found["b"].copy_s == pytest.approx(5 - DEFAULTS.park_s)
     assert found["b"].release_s == pytest.approx(0.7)
     assert found["b"].drain_bytes_per_s == pytest.approx(200 * MIB)
-    assert found["c"].freeze_s == DEFAULTS.freeze_s  # one is not enough to believe
-    assert found["c"].drain_bytes_per_s == DEFAULTS.drain_bytes_per_s  # a small one says nothing of the flow
-    assert measured([]) == {}
+    alone = measured(pasts[-1:], ["c"])["c"]
+    assert alone.freeze_s == DEFAULTS.freeze_s  # one is not enough to believe
+    assert alone.drain_bytes_per_s == DEFAULTS.drain_bytes_per_s  # a small one says nothing of the flow
+    assert measured([], ["b"]) == {}
+
+
+def test_migrations_to_other_hosts_tell_more_than_the_defaults() -> None:
+    pasts = [Past(container(), outcome("b", 700, 100 * MIB, 0.5, 0)) for _ in range(3)]
+    pasts.insert(0, Past(container(), outcome("c", 900, 100 * MIB, 0.5, 0)))
+    found = measured(pasts, ["b", "c", "d"])
+    assert {host: rates.freeze_s for host, rates in found.items()} == {"b": 0.7, "c": 0.7, "d": 0.7}
+    assert {host: rates.samples for host, rates in found.items()} == {"b": 3, "c": 1, "d": 0}
+    assert measured_link(found["c"], 1.0).bytes_per_s == pytest.approx(200 * MIB)
+    assert measured_link(found["d"], 1.0).bytes_per_s == 0.0, "nothing is known of the way there"
 
 
 def test_a_large_fleet_is_planned_in_a_moment_and_nothing_is_overbooked() -> None:
