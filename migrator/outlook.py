@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from migrator.choice.filters import reject
-from migrator.container.known import KnownContainers
+from migrator.container.known import KnownContainers, Moving
 from migrator.container.verdicts import Asked, ContainerVerdict, judge
 from migrator.container.welcome import with_answers
-from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, Rejection
+from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, PlannedMigration, Rejection
 from migrator.peers.neighbours import Neighbours
 from migrator.planning.plan import Assumptions, plan_evacuation
 from migrator.planning.rates import Past, measured, measured_link
@@ -102,13 +102,15 @@ class Outlook:
             staged=self._staged(),
         )
         wanted = method or self._settings.method
-        plan = plan_evacuation(self._facts(), containers, targets, wanted, assumptions)
-        if not silent:
-            return plan
-        migrations = tuple(
+        moving = self._known.moving()
+        leaving = {item.id: moving[item.id] for item in containers if item.id in moving and moving[item.id].target}
+        waiting = [item for item in containers if item.id not in leaving]
+        plan = plan_evacuation(self._facts(), waiting, targets, wanted, assumptions)
+        migrations = [
             item.model_copy(update={"rejections": (*item.rejections, *silent)}) for item in plan.migrations
-        )
-        return plan.model_copy(update={"migrations": migrations})
+        ]
+        on_their_way = [under_way(item) for item in leaving.values()]
+        return plan.model_copy(update={"migrations": (*on_their_way, *migrations)})
 
     def check(self, container: ContainerFacts, target: str, method: Method) -> tuple[Rejection, ...]:
         """Return every reason why a container cannot go to a target by a rung; empty when it can."""
@@ -127,3 +129,19 @@ class Outlook:
             for entry in entries
             if entry.side is Side.SOURCE and entry.outcome is not None
         ]
+
+
+def under_way(moving: Moving) -> PlannedMigration:
+    """Return the line of a plan for a container that set out before."""
+    reason = "it is on its way there already"
+    if moving.lost:
+        reason = f"it did not come to an end on its way to {moving.target}; see: lifeboat recover"
+    return PlannedMigration(
+        container=moving.facts.name,
+        target=None if moving.lost else moving.target,
+        method=moving.method,
+        memory_bytes=moving.facts.memory_bytes,
+        expected_freeze_ms=0,
+        expected_duration_s=0.0,
+        reason=reason,
+    )

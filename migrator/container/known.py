@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from migrator.container.describe import Others, describe, named_volumes
 from migrator.container.probe import is_probe
 from migrator.errors import CommandError, PrerequisiteError
-from migrator.model import ContainerFacts
+from migrator.model import ContainerFacts, Method, Phase
 from migrator.protocol.journal import Decision, Entry, Journal, Side
 from migrator.runtime import podman
 from migrator.runtime.census import Census, census_of
@@ -35,6 +35,9 @@ class Moving:
     facts: ContainerFacts  # as they were when it set out
     here: bool  # it is this host's: not released yet, or committed to it
     began_at: float  # Unix seconds
+    target: str = ""  # where it goes; empty for one that comes
+    method: Method = Method.LAZY
+    lost: bool = False  # only a human can settle it
 
 
 class _SetOut(Exception):
@@ -52,8 +55,8 @@ class KnownContainers:
         """Return what moves, by the container's id at its source."""
         found: dict[str, Moving] = {}
         for entry in self._journal.entries(unfinished=True):
-            facts = ContainerFacts.model_validate(json.loads(entry.request)["container"])
-            found.setdefault(facts.id, Moving(facts, _is_here(entry), entry.began_at))
+            moving = _moving(entry)
+            found.setdefault(moving.facts.id, moving)
         return found
 
     def running(self) -> tuple[ContainerFacts, ...]:
@@ -132,8 +135,16 @@ class KnownContainers:
         )
 
 
-def _is_here(entry: Entry) -> bool:
-    return entry.side is Side.SOURCE or entry.decision is Decision.COMMIT
+def _moving(entry: Entry) -> Moving:
+    request = json.loads(entry.request)
+    return Moving(
+        facts=ContainerFacts.model_validate(request["container"]),
+        here=entry.side is Side.SOURCE or entry.decision is Decision.COMMIT,
+        began_at=entry.began_at,
+        target=request["target"] if entry.side is Side.SOURCE else "",
+        method=Method(request["method"]),
+        lost=entry.outcome is not None and entry.outcome.phase is Phase.LOST,
+    )
 
 
 def _users(volume: str, moving: Mapping[str, Moving], go_on: podman.GoOn) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from migrator.container import known
 from migrator.container.known import KnownContainers
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, MigrationOutcome, Phase, VolumeMount
+from migrator.outlook import under_way
 from migrator.protocol.journal import Decision, Journal, Side
 from migrator.runtime.podman import all_but
 from migrator.settings import MigratorSettings
@@ -95,14 +96,23 @@ class House:
         shared = VolumeMount(kind="volume", name="shared", source="/v", destination="/v", writable=True)
         volumes = (shared,) if name in ("web", "db") else ()
         facts = container(name, 0.5, id=IDS[name], disk_bytes=7, volumes=volumes, published_ports=(80,))
-        self.journal.begin(f"m-{name}", side, name, json.dumps({"container": facts.model_dump(mode="json")}))
+        self.journal.begin(
+            f"m-{name}",
+            side,
+            name,
+            json.dumps({"container": facts.model_dump(mode="json"), "target": "beta", "method": "full"}),
+        )
         return facts
 
     def end(self, name: str) -> None:
         """Bring its migration to an end."""
-        told = {"source": "a", "target": "b", "method": "lazy", "phase": Phase.ABORTED}
+        self.finish(name, Phase.ABORTED, settled=True)
+
+    def finish(self, name: str, phase: Phase, *, settled: bool) -> None:
+        """Write how it ended."""
+        told = {"source": "a", "target": "b", "method": "lazy", "phase": phase}
         outcome = MigrationOutcome.model_validate({"migration": f"m-{name}", "container": name, **told})
-        self.journal.finish(outcome)
+        self.journal.finish(outcome, settled=settled)
 
 
 @pytest.fixture
@@ -164,3 +174,13 @@ def test_an_arrival_is_this_hosts_from_its_commit_on(house: House) -> None:
     house.end("mail")
     assert house.known.moving() == {}
     assert house.known.one("mail").memory_bytes != container("mail", 0.5).memory_bytes, "podman tells again"
+
+
+def test_a_plan_tells_where_a_container_is_on_its_way_to_already(house: House) -> None:
+    house.begin("web")
+    line = under_way(house.known.moving()[IDS["web"]])
+    assert (line.container, line.target, line.method) == ("web", "beta", "full")
+    house.finish("web", Phase.LOST, settled=False)
+    line = under_way(house.known.moving()[IDS["web"]])
+    assert line.target is None
+    assert "lifeboat recover" in line.reason
