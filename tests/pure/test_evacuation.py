@@ -218,3 +218,16 @@ def test_what_a_storm_is(
     limits = StormLimits(hosts=changes.get("hosts", 3))
     reason = storm(1.0, others, known, limits, calm_s=changes.get("calm_s", 1e9))
     assert bool(reason) is trips
+
+
+def test_what_an_earlier_migration_or_somebody_took_away_is_not_left_behind() -> None:
+    engine = StageEngine(containers("moving", "stays"))
+    answers = iter(("already-moving", "already-moving", "no-such-container"))
+
+    def act(name: str, *_: object) -> Phase | Exception:
+        return PrerequisiteError(f"{name} is gone", code=next(answers)) if name == "moving" else Phase.DONE
+
+    engine.act = act
+    moves = run(engine)
+    assert [item.container for item in moves.done] == ["stays"]
+    assert moves.left == {}
