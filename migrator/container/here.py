@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Look:
             ports=frozenset(hardware.listening_ports()) if container.published_ports else frozenset(),
             addresses=self._addresses if container.networks else frozenset(),
             networks=self._networks if container.networks else (),
-            volumes={name: found for name in names if (found := self._volume(name))},
+            volumes={name: found for name in names if (found := self._volume(name, container.id))},
             paths={mount.path: _path(Path(mount.path), compared=bool(mount.digest)) for mount in binds},
             mounted=mounts.parse(mounts.MOUNTINFO.read_text()) if binds else (),
             remains=remains(self._hall.state, container),
@@ -66,12 +66,17 @@ class Look:
     def _networks(self) -> tuple[NetworkFacts, ...]:
         return podman.networks()
 
-    def _volume(self, name: str) -> VolumeHere | None:
+    @cached_property
+    def _waiting(self) -> Mapping[str, str]:
+        return staged_volumes(self._hall.state)
+
+    def _volume(self, name: str, container: str) -> VolumeHere | None:
         if not podman.has_volume(name):
             return None
         described = podman.inspect_volume(name)
         in_use = bool(KnownContainers(self._hall.journal, self._hall.settings).volume_users(name))
-        return VolumeHere(described["Options"] or {}, _has_files(Path(described["Mountpoint"])), in_use)
+        taken = self._waiting.get(name, container) != container or _has_files(Path(described["Mountpoint"]))
+        return VolumeHere(described["Options"] or {}, taken, in_use)
 
     @cached_property
     def _addresses(self) -> frozenset[str]:
@@ -108,7 +113,7 @@ def remains(state: Path, container: ContainerFacts) -> Remains:
 
     A unit makes its container anew whenever it starts, so one of the same unit is the same to an admin.
     """
-    waiting = staged_volumes(state, container)
+    waiting = frozenset(name for name, owner in staged_volumes(state).items() if owner == container.id)
     story = tombstone.read(state, container.name)
     same_unit = container.quadlet is not None and story.get("unit") == container.quadlet.unit
     if story.get("id") != container.id and not same_unit:

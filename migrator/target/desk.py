@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request
 
 from migrator.admission import admit
 from migrator.admission.rules import Terms
-from migrator.container.here import require_fit
 from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.model import Method, Phase
 from migrator.names import MigrationId
@@ -30,8 +29,6 @@ from migrator.protocol.messages import (
     ParkRequest,
     Proposal,
     Report,
-    Stage,
-    Staged,
     Standing,
 )
 from migrator.protocol.steps import Reply, answer_proposal
@@ -42,7 +39,7 @@ from migrator.storage import image, receive
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 from migrator.target.reservations import Held, Hold, Reservations
-from migrator.target.staging import Staging
+from migrator.target.staging_desk import StagingDesk
 
 JAIL = "jail"  # an empty directory below /run/lifeboat
 
@@ -59,6 +56,7 @@ class Desk:
         self._accepting = accepting
         self._spare_bytes = spare_bytes
         self._reservations = Reservations()
+        self._stagings = StagingDesk(hall, self._check_accepting)
         self._receptions: dict[str, Reception] = {}
         self._lock = threading.Lock()
 
@@ -231,24 +229,8 @@ class Desk:
         return router
 
     def staging_routes(self) -> APIRouter:
-        """Return the routes by which a suspect host lets files wait here."""
-        router = APIRouter(prefix="/v1/stagings")
-
-        @router.post("")
-        def stage(wish: Stage, member: Member) -> Staged:
-            if wish.source != member:
-                raise NotAllowedError(f"{member} stages a container of {wish.source}", code="not-yours")
-            self._check_accepting()
-            needs_image = require_fit(self._hall, wish.container, copy_image=wish.copy_image)
-            record = self._hall.stagings.stage(wish, time.time())
-            return Staged(needs_image=needs_image, trees=record.trees)
-
-        @router.delete("/{staging}")
-        def withdraw(staging: MigrationId, member: Member) -> Staged:
-            self._hall.stagings.withdraw(staging, member)
-            return Staged()
-
-        return router
+        """Return the routes by which suspect hosts let files wait here."""
+        return self._stagings.routes()
 
     def _add_words(self, router: APIRouter) -> None:
         """Add what is said when something went wrong."""
@@ -320,28 +302,24 @@ class Desk:
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
         tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
         command = header.get("command", "").split("\0")
-        with self._staged(header) as record:
-            path = self._hall.stagings.tree_path(record, tree) if record else self._called(header).tree_path(tree)
+        with self._stagings.record(header) as record:
+            path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
             receive.receive_tree(link, command, path, self._jail(), limit_s)
 
     def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
         limit_s = self._hall.settings.copy_limit_s
-        with self._staged(header) as record:
+        with self._stagings.record(header) as record:
             name = record.staging if record else self._called(header).proposal.migration
             container = record.container if record else self._called(header).proposal.container
             archive = self._hall.state / "staging" / f"{name}.image"
             receive.receive_image(link, container.image_id, archive, limit_s)
             if record:
-                self._hall.stagings.came(record)
+                self._stagings.image_came(record)
 
     def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
         images = self._called(header).images_directory
         image.empty(images)
         receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
-
-    def _staged(self, header: Header) -> AbstractContextManager[Staging | None]:
-        """Hold what waits here and a stream is for, None when it is for a migration."""
-        return self._hall.stagings.writing(header.get("migration", ""), header["peer"])
 
     def _called(self, header: Header) -> Reception:
         """Return the reception a stream is for; `peer` is who opened it, by its certificate."""

@@ -95,16 +95,16 @@ class Reception:
             if self.proposal.method is Method.LAZY:
                 accepted = self._drain.offer(needs_image=needs_image)
             self._take_staged()
-            self._volumes.prepare()
             self._accepted = accepted
             return accepted
 
     def _take_staged(self) -> None:
-        taken = self._hall.stagings.take(self.proposal.container, self.proposal.source)
-        self._volumes.adopt(taken.volumes)
-        if taken.layer is not None:
-            self._staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            taken.layer.rename(self._staging)
+        with self._hall.stagings.taking(self.proposal.container, self.proposal.source) as taken:
+            self._volumes.adopt(taken.volumes)
+            if taken.layer is not None:
+                self._staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                taken.layer.rename(self._staging)
+            self._volumes.prepare()
 
     def tree_path(self, tree: str) -> Path:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""

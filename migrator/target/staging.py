@@ -61,10 +61,9 @@ class Taken:
     layer: Path | None = None
 
 
-def staged_volumes(state: Path, container: ContainerFacts) -> frozenset[str]:
-    """Return the volumes that wait here for this container and no other."""
-    record = _read(_record(state, container.id))
-    return frozenset(record.volumes if record else ())
+def staged_volumes(state: Path) -> dict[str, str]:
+    """Return the volumes that wait here: name -> the id of the container that may have it."""
+    return {name: record.container.id for record in _records(state) for name in record.volumes}
 
 
 class Stagings:
@@ -85,6 +84,7 @@ class Stagings:
                 raise PrerequisiteError(f"{wish.container.name} waits here for another host", code="not-yours")
             if known is None and sum(item.source == wish.source for item in self.records()) >= MOST:
                 raise PrerequisiteError(f"{MOST} containers of {wish.source} wait here", code="staging-full")
+            self._check_free(wish.container)
             missing = [mount for mount in waiting_volumes(wish.container) if not podman.has_volume(mount.name)]
             made = {*(known.volumes if known else ()), *(mount.name for mount in missing)}
             record = Staging(
@@ -102,8 +102,7 @@ class Stagings:
 
     def records(self) -> Sequence[Staging]:
         """Return all records."""
-        found = sorted((self._state / DIRECTORY).glob("*.json"))
-        return [record for path in found if (record := _read(path)) is not None]
+        return _records(self._state)
 
     @contextmanager
     def writing(self, staging: str, source: str) -> Iterator[Staging | None]:
@@ -138,20 +137,34 @@ class Stagings:
             if known := _read(path):
                 _write(path, known.model_copy(update={"image": True}))
 
-    def take(self, container: ContainerFacts, source: str) -> Taken:
-        """Let a migration have what waits for its container; raises `PrerequisiteError` while it is written to."""
+    @contextmanager
+    def taking(self, container: ContainerFacts, source: str) -> Iterator[Taken]:
+        """Let a migration have what waits for its container, and make what it needs besides before others stage.
+
+        Raises `PrerequisiteError` while it is written to, or when a volume of this name waits for another.
+        """
         with self._idle:
+            self._check_free(container)
             path = _record(self._state, container.id)
             record = _read(path)
             if record is None or record.source != source:
-                return Taken()
+                yield Taken()
+                return
             if not self._idle.wait_for(lambda: not self._writers[container.id], WRITERS_LIMIT_S):
                 raise PrerequisiteError(
                     f"{container.name} is still being staged here", code="target-busy", temporary=True
                 )
             path.unlink()
             layer = _layer(self._state, container.id)
-            return Taken(record.volumes, layer if layer.exists() else None)
+            yield Taken(record.volumes, layer if layer.exists() else None)
+
+    def _check_free(self, container: ContainerFacts) -> None:
+        waiting = staged_volumes(self._state)
+        for mount in container.volumes:
+            if mount.kind == "volume" and waiting.get(mount.name, container.id) != container.id:
+                raise PrerequisiteError(
+                    f"a volume {mount.name} waits here for another container", code="target-volume-taken"
+                )
 
     def withdraw(self, staging: str, source: str) -> None:
         """Let what waits for a container go, as soon as nobody writes to it; quiet when nothing does."""
@@ -178,6 +191,11 @@ class Stagings:
         if record.image and podman.is_nameless(record.container.image_id):
             podman.remove_image(record.container.image_id)
         _record(self._state, record.container.id).unlink(missing_ok=True)
+
+
+def _records(state: Path) -> list[Staging]:
+    found = sorted((state / DIRECTORY).glob("*.json"))
+    return [record for path in found if (record := _read(path)) is not None]
 
 
 def _record(state: Path, container: str) -> Path:

@@ -75,6 +75,12 @@ class Target:
         return sorted(path.name for path in [*self.volumes.iterdir(), *(below.iterdir() if below.exists() else ())])
 
 
+def take(target: Target, facts: ContainerFacts = WEB, source: str = "alpha") -> Taken:
+    """Let a migration have what waits."""
+    with target.stagings.taking(facts, source) as taken:
+        return taken
+
+
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target where nothing waits."""
@@ -99,15 +105,15 @@ def test_a_volume_and_the_layer_wait_and_a_migration_takes_them_over(target: Tar
             target.stagings.tree_path(record, tree)
     assert remains(target.state, WEB).volumes == {"data"}, "it fits in spite of the volume's files"
     assert remains(target.state, container("other")).volumes == frozenset()
-    assert target.stagings.take(WEB, "gamma") == Taken(), "another host's container of the same id"
-    taken = target.stagings.take(WEB, "alpha")
+    assert take(target, WEB, "gamma") == Taken(), "another host's container of the same id"
+    taken = take(target)
     assert taken.volumes == ("data",)
     assert taken.layer is not None
     assert (taken.layer / "etc").is_dir()
     assert (target.volumes / "data/big").read_text() == "x"
     target.stagings.expire(now=1e12)
     assert (target.volumes / "data/big").exists(), "what was taken never expires"
-    assert target.stagings.take(WEB, "alpha") == Taken()
+    assert take(target) == Taken()
 
 
 def test_what_nobody_renews_goes_and_what_was_there_before_stays(target: Target) -> None:
@@ -135,6 +141,19 @@ def test_only_who_staged_may_renew_or_withdraw(target: Target) -> None:
     assert target.files() == []
 
 
+def test_a_volume_that_waits_for_one_container_is_no_other_s_even_while_it_is_empty(target: Target) -> None:
+    target.stagings.stage(wish(), now=0)
+    other = container("db", volumes=(mount("data"),))
+    assert remains(target.state, other).volumes == frozenset()
+    for attempt in (
+        lambda: target.stagings.stage(wish("gamma", other), now=0),
+        lambda: take(target, other, "gamma"),
+    ):
+        with pytest.raises(PrerequisiteError) as refused:
+            attempt()
+        assert refused.value.code == "target-volume-taken"
+
+
 def test_podman_keeps_a_volume_that_is_in_use(target: Target) -> None:
     target.stagings.stage(wish(), now=0)
     (target.volumes / "data/used").touch()
@@ -160,11 +179,11 @@ def test_nobody_takes_or_removes_what_is_being_written(target: Target, monkeypat
         assert "data" in target.files()
         monkeypatch.setattr(staging, "WRITERS_LIMIT_S", 0.01)
         with pytest.raises(PrerequisiteError) as refused:
-            target.stagings.take(WEB, "alpha")
+            take(target)
         assert (refused.value.code, refused.value.temporary) == ("target-busy", True)
         monkeypatch.setattr(staging, "WRITERS_LIMIT_S", 20.0)
         taken: list[Taken] = []
-        taking = threading.Thread(target=lambda: taken.append(target.stagings.take(WEB, "alpha")))
+        taking = threading.Thread(target=lambda: taken.append(take(target)))
         taking.start()
     taking.join()
     assert taken[0].volumes == ("data",)
