@@ -111,7 +111,9 @@ def test_a_stranger_finds_no_port_that_answers(scene: Scene, lab: Lab, tmp_path:
     scene.target.write("/usr/local/bin/runc", HANGING_RUNC, mode=0o755)
     moving = scene.source.spawn(["lifeboat", "migrate", CONTAINER, "--to", "beta"])
     try:
-        scene.wait("the restore to begin", scene.target.path("/run/hanging").exists, 60)
+        hanging = scene.target.path("/run/hanging")
+        scene.wait("the restore to begin", lambda: hanging.exists() or moving.poll() is not None, 120)
+        assert moving.poll() is None, moving.communicate()
         found = scan(lab, scene.target, tmp_path / "elsewhere/pki/host.pem")
     finally:
         kill_group(moving)
