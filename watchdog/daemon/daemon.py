@@ -186,7 +186,7 @@ class Daemon:
             state = self.flags.flags.state
             waits = state is not HostState.FAILING or bool(circumstances.hindrance)
             idle = waits and not (circumstances.paused or self.evacuations.running)
-            self.warm_up.tick(self.engine, state, permitted=idle)
+            self.warm_up.tick(self.engine, state, self.plan, permitted=idle)
 
     def _circumstances(self) -> Circumstances:
         return Circumstances(

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from migrator.engine import Engine
 from migrator.errors import ExecutionError, LifeboatError
+from migrator.model import EvacuationPlan
 from watchdog.state import HostState
 
 ROUND_LIMIT_S = 3600.0  # what waits stays for so long besides two rounds, should nobody renew it
@@ -53,14 +54,16 @@ class WarmUp:
         """Say whether something is being copied or withdrawn."""
         return self._thread is not None and self._thread.is_alive()
 
-    def tick(self, engine: Engine, state: HostState, *, permitted: bool) -> None:
-        """Do what is to be done now, and do not wait for it."""
+    def tick(
+        self, engine: Engine, state: HostState, plan: Callable[[], EvacuationPlan], *, permitted: bool
+    ) -> None:
+        """Do what is to be done now, and do not wait for it; `plan` returns what would leave, and where to."""
         due = bool(self._every_s) and time.monotonic() >= self._next_at
         staged = bool(engine.staged)
         step = next_step(state, permitted=permitted, running=self.running, staged=staged, due=due)
         if step is Step.STAGE:
             self._next_at = time.monotonic() + self._every_s
-            self._start(lambda: self._round(engine))
+            self._start(lambda: self._round(engine, plan))
         elif step is Step.WITHDRAW:
             self._next_at = float("-inf")
             self._start(lambda: withdraw(engine))
@@ -72,18 +75,18 @@ class WarmUp:
         self._thread = threading.Thread(target=work, name="warm-up", daemon=True)
         self._thread.start()
 
-    def _round(self, engine: Engine) -> None:
+    def _round(self, engine: Engine, plan: Callable[[], EvacuationPlan]) -> None:
         """Stage everything that has a target, one after the other, in the order in which they would go."""
         try:
             containers = {item.name: item for item in engine.containers()}
-            plan = engine.plan(tuple(containers.values()))
+            migrations = plan().migrations
         except (LifeboatError, OSError) as error:
             _log.warning("nothing is copied ahead: %s", error)
             return
         for identifier in set(engine.staged) - {item.id for item in containers.values()}:
             engine.withdraw(identifier)
-        for planned in plan.migrations:
-            if planned.target is None:
+        for planned in migrations:
+            if planned.target is None or planned.container not in containers:
                 continue
             try:
                 seconds = ROUND_LIMIT_S + 2 * self._every_s
