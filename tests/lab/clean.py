@@ -26,6 +26,19 @@ def clean(lab: Lab) -> None:
             lab.renew(host.name)
 
 
+END_SCOPES = """
+systemctl list-units --plain --no-legend 'lifeboat-*.scope' | while read -r unit rest; do
+    systemctl kill --signal=KILL "$unit"
+    systemctl stop "$unit"
+done
+"""
+
+
+def end_scopes(host: Host) -> None:
+    """End the programs that outlive the daemon: one that a human was to see to is nobody's any more."""
+    host.run(["sh", "-c", END_SCOPES], timeout_s=TIMEOUT_S)
+
+
 FORGET_UNITS = """
 cd /etc/containers/systemd 2>/dev/null || exit 0
 for file in *.container; do systemctl stop "${file%.container}.service"; done
@@ -44,6 +57,7 @@ def clean_host(host: Host) -> None:
     if host.run(["systemctl", "is-active", "lifeboatd.service"], check=False).status == 0:
         host.run(["systemctl", "stop", "lifeboatd.service"], timeout_s=TIMEOUT_S)
     forget_units(host)
+    end_scopes(host)
     host.run(["podman", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
     host.run(["podman", "volume", "rm", "--all", "--force"], timeout_s=TIMEOUT_S)
     for place in signals.PLACES:
