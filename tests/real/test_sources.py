@@ -18,9 +18,11 @@ from watchdog.alerts.model import AlertSettings, Event, Kind, Webhook
 from watchdog.daemon.daemon import Daemon, Places
 from watchdog.settings import Settings
 from watchdog.signals.arrays import ArraysReader
+from watchdog.signals.disks import DisksReader
 from watchdog.signals.kernel_log import KernelLogReader
 from watchdog.signals.kernel_patterns import load_patterns
-from watchdog.signals.model import Reading
+from watchdog.signals.model import Device, DeviceKind, Reading
+from watchdog.signals.reader import KnownDisk
 from watchdog.signals.settings import SignalSettings
 
 __all__ = ["file_system", "told", "watch"]
@@ -191,3 +193,25 @@ def alerts(daemon: Daemon) -> list[Event]:
     """Return the alerts of rules and verdicts that wait for their receiver."""
     found = [parcel.event for parcel in daemon.deliverer._outbox.due(time.time() + LONG_S)]
     return [event for event in found if event.kind is Kind.VERDICT]
+
+
+def test_a_disk_that_vanishes_is_told_at_the_kernels_event(
+    told: Told, watch: Callable[..., None], tmp_path: Path
+) -> None:
+    real = [path for path in sorted(Path("/sys/class/block").iterdir()) if "/virtual/" not in str(path.resolve())]
+    if not real:
+        pytest.skip("this machine has no disk")
+    file = tmp_path / "disk"
+    file.touch()
+    disk = Device(DeviceKind.DISK, "disk:vanishing", str(file))
+    key = ("disk.missing", str(file))
+    watch(DisksReader(LONG_S, lambda: {disk.identity: KnownDisk(disk, 0.0)}))
+    told.wait(lambda found: found.get(key) == 0.0)
+    file.unlink()
+
+    def tell() -> bool:
+        """Have the kernel send an event, as `udevadm trigger` does; who listens too late hears the next one."""
+        (real[0] / "uevent").write_text("add\n")
+        return told.values.get(key) == 1.0
+
+    eventually("the loss", tell)
