@@ -86,9 +86,7 @@ def _later(policy: Policy, name: str, stayed: BySignal, now: float) -> Iterator[
         if firings and (firings[-1].end is None or firings[-1].end >= now):
             waits = [f"{rule.readings} readings"] if rule.readings > 1 else []
             waits += [as_duration(rule.lasting)] if rule.lasting else []
-            yield Fired(
-                replace(state, fired=True, why_not=""), f"if it stays so for {' and '.join(waits) or 'longer'}"
-            )
+            yield Fired(replace(state, fired=True), f"if it stays so for {' and '.join(waits) or 'longer'}")
 
 
 def _standing(history: ReadingHistory, policy: Policy) -> ReadingHistory:

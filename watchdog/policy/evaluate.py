@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from migrator.health import Lead, Verdict
+from watchdog.policy import words
 from watchdog.policy.hysteresis import Course, course, together
 from watchdog.policy.measure import Past, age_s, is_met, limit_of, measure, spans
 from watchdog.policy.model import Affects, Condition, Mode, Policy, Rule
 from watchdog.policy.quiet import Quiet, softened
-from watchdog.policy.words import sentence, why_not
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.signals.series import ReadingHistory, Series
 
@@ -27,8 +27,9 @@ class RuleState:
     """How one rule stands on one device: for `explain`.
 
     `value` is what is compared with `limit`; `holds` says that the condition is met now, `fired` that it has
-    been for long enough (and on enough devices), `why_not` why it has not fired. `mode` is the rule's own unless
-    a window or a silence (`quiet`) lowers it.
+    been for long enough, and on enough devices (`counts`: on how many it has been, and on how many it must be).
+    `mode` is the rule's own unless a window or a silence (`quiet`) lowers it. The words are made when somebody
+    reads them: of a thousand rules on a large host hardly one is ever told.
     """
 
     rule: Rule
@@ -38,9 +39,19 @@ class RuleState:
     course: Course
     fired: bool
     mode: Mode
-    sentence: str
-    why_not: str = ""
+    held: tuple[words.Held, ...] = ()
+    counts: tuple[int, int] = (0, 1)
     quiet: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Say what the rule found."""
+        return words.sentence(self.rule, self.device, self.held)
+
+    @property
+    def why_not(self) -> str:
+        """Say why the rule has not fired; empty when it has."""
+        return "" if self.fired else words.why_not(self.rule, self.course, self.value, self.counts)
 
     @property
     def holds(self) -> bool:
@@ -135,9 +146,7 @@ class Memory:
         known = self._counted.get(key)
         if known is not None and known[0] is state and known[1:3] == (fired, wanted):
             return known[3]
-        enough = state.course.fired and fired >= wanted
-        why = "" if enough else why_not(state.rule, state.course, state.value, (fired, wanted))
-        counted = replace(state, fired=enough, why_not=why)
+        counted = replace(state, fired=state.course.fired and fired >= wanted, counts=(fired, wanted))
         self._counted[key] = (state, fired, wanted, counted)
         return counted
 
@@ -263,7 +272,7 @@ def _state(rule: Rule, device: Device, looked_at: LookedAt, now: float) -> RuleS
         course=walked,
         fired=walked.fired,
         mode=rule.mode,
-        sentence=sentence(rule, device, about),
+        held=tuple(about),
     )
 
 
