@@ -35,7 +35,9 @@ def _load() -> ctypes.CDLL | None:
         ("pack", ctypes.c_long, (pointer, ctypes.c_long, pointer)),
         ("fill", ctypes.c_long, (ctypes.c_int, *(ctypes.c_uint64,) * 3, pointer, pointer)),
     ):
-        function = getattr(library, f"lifeboat_{name}")
+        function = getattr(library, f"lifeboat_{name}", None)
+        if function is None:
+            return None  # built from another version's source
         function.restype, function.argtypes = result, arguments
     return library
 
