@@ -217,12 +217,13 @@ class Cell:
         return [host.name for host in (self.source, self.target) if host.running and self._runs(host)]
 
     def _runs(self, host: Host) -> bool:
-        """Say whether processes of a container are not frozen; by cgroups, for podman may be kept waiting."""
+        """Say whether processes of a container run and may speak; without podman, which may be kept waiting."""
         for file in host.cgroup.rglob("cgroup.procs"):
             with suppress(OSError):
                 scope = next((part for part in file.parts if part.startswith("libpod-")), "libpod-conmon-")
-                mine = not scope.startswith("libpod-conmon-") and file.read_text().split()
-                if mine and "frozen 0" in file.with_name("cgroup.events").read_text():
+                pids = [] if scope.startswith("libpod-conmon-") else file.read_text().split()
+                frozen = "frozen 1" in file.with_name("cgroup.events").read_text()
+                if pids and not frozen and not _behind_gate(host, int(pids[0])):
                     return True
         return False
 
@@ -329,6 +330,16 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def _behind_gate(host: Host, pid: int) -> bool:
+    """Say whether nobody hears this process (its pid is the machine's)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    inside = next(
+        line.split()[2] for line in status.splitlines() if line.startswith("NSpid:")
+    )  # as the host counts
+    listed = host.run(["nsenter", f"--net=/proc/{inside}/ns/net", "nft", "list", "tables"], check=False)
+    return "lifeboat_gate" in listed.output
 
 
 def leftovers(host: Host) -> list[str]:
