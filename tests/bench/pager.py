@@ -23,6 +23,7 @@ from typing import Any
 from tests.bench import _pager_table as table
 from tests.bench._pager_moves import VARIANTS, Moves
 from tests.bench._pager_streams import stream_rates
+from tests.lab.clean import clean
 from tests.lab.lab import Lab
 
 FREEZE_SIZES_MIB = (64, 2048, 8192)
@@ -55,6 +56,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 def _streams(lab: Lab, _: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     results["streams"] = stream_rates(lab, arguments.memory, arguments.runs)
+    clean(lab)
 
 
 def _drain(mode: str) -> Callable[[Lab, Path, argparse.Namespace, dict[str, Any]], None]:

@@ -222,8 +222,7 @@ class Cell:
             with suppress(OSError):
                 scope = next((part for part in file.parts if part.startswith("libpod-")), "libpod-conmon-")
                 pids = [] if scope.startswith("libpod-conmon-") else file.read_text().split()
-                frozen = "frozen 1" in file.with_name("cgroup.events").read_text()
-                if pids and not frozen and not _behind_gate(host, int(pids[0])):
+                if pids and not _told_to_freeze(file.parent) and not _behind_gate(host, int(pids[0])):
                     return True
         return False
 
@@ -330,6 +329,12 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def _told_to_freeze(cgroup: Path) -> bool:
+    """Say whether a cgroup is to stand still; one that waits in the kernel for a page is not `frozen` yet."""
+    own = [place for place in (cgroup, *cgroup.parents) if "libpod-" in str(place)]
+    return any((place / "cgroup.freeze").read_text().strip() == "1" for place in own)
 
 
 def _behind_gate(host: Host, pid: int) -> bool:

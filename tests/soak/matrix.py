@@ -117,7 +117,7 @@ def document(verdicts: Iterable[Verdict]) -> str:
     wrong = [item for item in by_cell.values() if item.wrong]
     lines.append(f"\n{played} of {len(STOPS) * len(FAULTS)} cells were played.\n")
     lines += [f"- **{item.stop}, {item.fault}**: {'; '.join(item.wrong)}" for item in wrong]
-    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s is not None]
+    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s]
     if thawed:
         lines.append(f"Where it stayed it answered again {min(thawed):.2f} to {max(thawed):.2f} s after the fault.")
     return "\n".join(lines) + "\n"
