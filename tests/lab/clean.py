@@ -26,17 +26,16 @@ def clean(lab: Lab) -> None:
             lab.renew(host.name)
 
 
-END_SCOPES = """
-systemctl list-units --plain --no-legend 'lifeboat-*.scope' | while read -r unit rest; do
-    systemctl kill --signal=KILL "$unit"
-    systemctl stop "$unit"
+END_SINKS = """
+systemctl list-units --plain --no-legend 'lifeboat-sink-*.scope' | while read -r unit rest; do
+    systemctl kill --signal=KILL "$unit" || true
 done
 """
 
 
-def end_scopes(host: Host) -> None:
-    """End the programs that outlive the daemon: one that a human was to see to is nobody's any more."""
-    host.run(["sh", "-c", END_SCOPES], timeout_s=TIMEOUT_S)
+def end_sinks(host: Host) -> None:
+    """End the page sinks that outlived their daemon: those that a human was to see to are nobody's any more."""
+    host.run(["sh", "-c", END_SINKS], timeout_s=TIMEOUT_S)
 
 
 FORGET_UNITS = """
@@ -57,7 +56,7 @@ def clean_host(host: Host) -> None:
     if host.run(["systemctl", "is-active", "lifeboatd.service"], check=False).status == 0:
         host.run(["systemctl", "stop", "lifeboatd.service"], timeout_s=TIMEOUT_S)
     forget_units(host)
-    end_scopes(host)
+    end_sinks(host)
     host.run(["podman", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
     host.run(["podman", "volume", "rm", "--all", "--force"], timeout_s=TIMEOUT_S)
     for place in signals.PLACES:
