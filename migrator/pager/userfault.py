@@ -24,7 +24,7 @@ MESSAGE_BYTES = 32
 PAGE_BYTES = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_never = ctypes.c_int(0)
+_never = ctypes.c_int(0)  # is false to Python, like every flag that is not set: nobody may ask `urgent or ...`
 
 
 class Kind(IntEnum):
@@ -70,7 +70,7 @@ def read_event(descriptor: int) -> Event | None:
     return Event(kind, first, second, third)
 
 
-def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int | None = None) -> int:
+def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int = _never) -> int:
     """Copy pages to an address and wake who waits for them; return the bytes that are there now.
 
     Pages that are there already count as filled. Less than all comes back when the process is changing its
@@ -81,11 +81,11 @@ def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int |
     base = ctypes.addressof(ctypes.c_char.from_buffer(data))
     length = len(data)
     while done < len(data):
-        copied, code = _copy(descriptor, address + done, base + done, length, urgent or _never)
+        copied, code = _copy(descriptor, address + done, base + done, length, urgent)
         if copied > 0:
             done += copied
             length = len(data) - done
-            if urgent and urgent.value:
+            if urgent.value:
                 return done
         elif code == errno.EEXIST:
             _wake(descriptor, address + done)
