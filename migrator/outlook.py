@@ -10,7 +10,7 @@ from migrator.container.verdicts import Asked, ContainerVerdict, judge
 from migrator.container.welcome import with_answers
 from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, PlannedMigration, Rejection
 from migrator.peers.neighbours import Neighbours
-from migrator.planning.plan import Assumptions, plan_evacuation
+from migrator.planning.plan import Assumptions, plan_evacuation, staying
 from migrator.planning.rates import Past, measured, measured_link
 from migrator.protocol.journal import Journal, Side
 from migrator.settings import MigratorSettings
@@ -136,12 +136,5 @@ def under_way(moving: Moving) -> PlannedMigration:
     reason = "it is on its way there already"
     if moving.lost:
         reason = f"it did not come to an end on its way to {moving.target}; see: lifeboat recover"
-    return PlannedMigration(
-        container=moving.facts.name,
-        target=None if moving.lost else moving.target,
-        method=moving.method,
-        memory_bytes=moving.facts.memory_bytes,
-        expected_freeze_ms=0,
-        expected_duration_s=0.0,
-        reason=reason,
-    )
+    target = None if moving.lost else moving.target
+    return staying(moving.facts, reason).model_copy(update={"target": target, "method": moving.method})

@@ -47,6 +47,7 @@ SECTIONS = {"container": "Container", "volume": "Volume", "network": "Network"}
 ORDINARY_TARGETS = frozenset({"multi-user.target", "default.target"})
 NETWORK_TARGETS = frozenset({"network.target", "network-online.target"})
 RESOURCE_NAMES = (("Volume", "VolumeName"), ("Network", "NetworkName"))
+NO = ("false", "no", "off", "0")  # systemd.syntax(7)
 NETWORK_OPTIONS = frozenset({"parent", "mode", "mtu", "no_default_route", "isolate", "vlan", "metric"})
 
 
@@ -181,7 +182,7 @@ CHECKED: Mapping[tuple[str, str], Rule] = {
     ("Container", "LogDriver"): _words(*LOG_DRIVERS),
     ("Container", "Timezone"): lambda value, _c, _t: TIME_ZONE.fullmatch(value) is not None,
     ("Container", "CgroupsMode"): _words("split"),
-    ("Container", "Notify"): _words("false", "no", "off", "0"),
+    ("Container", "Notify"): _words(*NO),
     ("Network", "Options"): lambda value, _c, _t: all(
         word.partition("=")[0] in NETWORK_OPTIONS for item in value.split() for word in item.split(",")
     ),

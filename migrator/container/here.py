@@ -11,7 +11,6 @@ from pathlib import Path
 from migrator.command import run
 from migrator.container import mounts, quadlet
 from migrator.container.fit import Here, PathHere, Remains, UnitHere, VolumeHere, refusals
-from migrator.container.known import KnownContainers
 from migrator.errors import PrerequisiteError
 from migrator.host import hardware
 from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
@@ -74,7 +73,7 @@ class Look:
         if not podman.has_volume(name):
             return None
         described = podman.inspect_volume(name)
-        in_use = bool(KnownContainers(self._hall.journal, self._hall.settings).volume_users(name))
+        in_use = bool(self._hall.known.volume_users(name))
         taken = self._waiting.get(name, container) != container or _has_files(Path(described["Mountpoint"]))
         return VolumeHere(described["Options"] or {}, taken, in_use)
 

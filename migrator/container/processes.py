@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrator.runtime.cgroup import container_part
+from migrator.runtime.cgroup import container_part, path_of
 
 PROC = Path("/proc")
 
@@ -84,19 +84,18 @@ def neighbours(first: int, proc: Path = PROC) -> tuple[Neighbour, ...]:
         for name, link in foreign.items():
             if name not in found and _link(entry / "ns" / name) == link:
                 cgroup = _cgroup(entry)
-                if cgroup in ("", ours) or f"{cgroup}/".startswith(f"{container}/"):
+                if cgroup in ("", ours) or f"{cgroup}/".startswith(f"{container.rstrip('/')}/"):
                     continue
                 found[name] = Neighbour(int(entry.name), program_name(int(entry.name), proc), name)
     return tuple(found.values())
 
 
 def _cgroup(process: Path) -> str:
-    """Return the line of cgroup v2 in /proc/PID/cgroup, empty when the process is gone."""
+    """Return the path of a process's cgroup, empty when the process is gone."""
     try:
-        lines = (process / "cgroup").read_text().splitlines()
+        return path_of(process)
     except OSError:
         return ""
-    return next((line.rstrip("/") for line in lines if line.startswith("0::")), "")
 
 
 def program_name(pid: int, proc: Path = PROC) -> str:

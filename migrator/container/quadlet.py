@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from migrator.admission.quadlet import named_files, said, service_of
+from migrator.admission.quadlet import NO, named_files, said, service_of
 from migrator.command import run
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.model import QuadletUnit, UnitFile
@@ -77,7 +77,7 @@ def _reasons(unit: QuadletUnit) -> Iterator[str]:
     if said(unit, "Container", "Pod"):
         yield "belongs to a pod"
     for value in said(unit, "Container", "Notify"):
-        if value.lower() not in ("false", "no", "off", "0"):
+        if value.lower() not in NO:
             yield f"says Notify={value}: who started it waits for the container's own word"
     for value in said(unit, "Container", "Image"):
         if value.endswith((".image", ".build")):

@@ -12,14 +12,13 @@ from migrator.container.probe import is_probe, remove_arrived
 from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts
 from migrator.runtime import podman
-from migrator.settings import MigratorSettings
 
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
 
 
-def start_anew(name: str, settings: MigratorSettings, start: Callable[[], object] | None = None) -> None:
+def start_anew(name: str, start: Callable[[], object] | None = None) -> None:
     """Start a container from its files, and tell the neighbours where its addresses live now; podman does not.
 
     `start` is how, where not podman starts it. Untold, the neighbours went on sending to the old host for as long

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrator.errors import PrerequisiteError
+from migrator.files import write_whole
 from migrator.later import Later
 
 if TYPE_CHECKING:
@@ -130,13 +130,7 @@ def life(certificate: bytes) -> tuple[datetime.datetime, datetime.datetime]:
 def write_secret(path: Path, data: bytes) -> None:
     """Write a file that only root may read, completely or not at all, on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    write_whole(path, data, 0o600)
 
 
 def _name(common_name: str) -> x509.Name:

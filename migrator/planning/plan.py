@@ -197,6 +197,12 @@ DEFAULT_NETWORK = "podman"  # its containers do not know each other by name, so 
 
 
 def _stays(container: ContainerFacts, reason: str, *, kept: bool = False) -> PlannedMigration:
+    warnings = wishes(container.labels).problems
+    return staying(container, reason, kept=kept).model_copy(update={"warnings": warnings})
+
+
+def staying(container: ContainerFacts, reason: str, *, kept: bool = False) -> PlannedMigration:
+    """Return the line of a plan for a container that is not moved by it; `kept` says that it is not meant to be."""
     return PlannedMigration(
         container=container.name,
         target=None,
@@ -206,5 +212,4 @@ def _stays(container: ContainerFacts, reason: str, *, kept: bool = False) -> Pla
         expected_duration_s=0.0,
         reason=reason,
         kept=kept,
-        warnings=wishes(container.labels).problems,
     )

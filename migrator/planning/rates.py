@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import median
 
 from migrator.choice.score import Link
@@ -65,10 +66,14 @@ def measured(pasts: Sequence[Past], hosts: Sequence[str]) -> Mapping[str, Rates]
     time is this host's own part.
     """
     done = [past for past in pasts if past.outcome.phase is Phase.DONE]
+    by_target: dict[str, list[Past]] = {}
+    for past in done:
+        by_target.setdefault(past.outcome.target, []).append(past)
     found = {}
     for host in hosts:
-        own = [past for past in done if past.outcome.target == host][:SAMPLES]
-        others = [past for past in done if past.outcome.target != host][: max(0, ENOUGH_SAMPLES - len(own))]
+        own = by_target.get(host, [])[:SAMPLES]
+        elsewhere = (past for past in done if past.outcome.target != host)
+        others = list(islice(elsewhere, max(0, ENOUGH_SAMPLES - len(own))))
         if own or others:
             found[host] = replace(_rates([*own, *others]), samples=len(own))
     return found

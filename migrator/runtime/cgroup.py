@@ -18,6 +18,15 @@ OF_A_CONTAINER = re.compile(r"(.*?/libpod-(?:payload-)?[0-9a-f]{64}(?:\.scope)?)
 """As podman names them (libpod, getOCICgroupPath): below its parent or a pod, as a scope, or split in a unit."""
 
 
+def path_of(process: Path) -> str:
+    """Return the path of a process's cgroup v2, empty without one; raises `OSError` when the process is gone.
+
+    `process` is its directory below /proc.
+    """
+    lines = (process / "cgroup").read_text().splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
+
+
 def container_part(path: str) -> str:
     """Return the part of a process's cgroup that is its container's own; all of it when podman did not name it.
 
@@ -40,13 +49,12 @@ class Cgroup:
         Raises `ExecutionError` when the process is gone or the host uses cgroup v1.
         """
         try:
-            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            path = path_of(Path(f"/proc/{pid}"))
         except OSError as error:
             raise ExecutionError(f"process {pid} is gone", code="container-gone") from error
-        for line in lines:
-            if line.startswith("0::"):
-                return cls(root / container_part(line.removeprefix("0::")).lstrip("/"))
-        raise ExecutionError("this host has no cgroup v2", code="no-cgroup-v2", hint="boot with cgroup v2")
+        if not path:
+            raise ExecutionError("this host has no cgroup v2", code="no-cgroup-v2", hint="boot with cgroup v2")
+        return cls(root / container_part(path).lstrip("/"))
 
     def freeze(self, timeout_s: float) -> None:
         """Stop every process of the cgroup; return when the kernel says all of them stand still."""

@@ -98,7 +98,7 @@ def start(name: str) -> None:
 
 def start_by_policy(name: str) -> None:
     """Start a container that its restart policy, or its systemd unit, would have started at boot."""
-    inspected = _json(["podman", "container", "inspect", name])[0]
+    inspected = inspect(name)
     unit = (inspected["Config"].get("Labels") or {}).get(UNIT_LABEL)
     if inspected["HostConfig"].get("RestartPolicy", {}).get("Name") in ("always", "unless-stopped"):
         start(name)
@@ -111,7 +111,7 @@ def stop(name: str, timeout_s: float) -> None:
 
     `timeout_s` is what podman may take besides that time, which is the container's to choose.
     """
-    inspected = _json(["podman", "container", "inspect", name])[0]
+    inspected = inspect(name)
     run(["podman", "stop", name], timeout_s=timeout_s + float(inspected["Config"].get("StopTimeout") or 0))
 
 
@@ -131,7 +131,7 @@ def create_argv(name: str, facts: ContainerFacts) -> tuple[str, ...]:
     Made of the words with which it was created here (`CreateCommand`); raises `PrerequisiteError` when podman does
     not know them, as for one made through its API.
     """
-    words = list(_json(["podman", "container", "inspect", name])[0]["Config"].get("CreateCommand") or ())
+    words = list(inspect(name)["Config"].get("CreateCommand") or ())
     verb = next((index for index, word in enumerate(words) if word in ("run", "create")), None)
     if verb is None:
         raise PrerequisiteError(

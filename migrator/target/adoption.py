@@ -8,7 +8,6 @@ becomes the unit's main process, and systemd takes over. On arrival the files go
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from migrator.command import run, spawn
 from migrator.container.quadlet import ADMIN, TEMPORARY, find
+from migrator.files import write_whole
 from migrator.model import QuadletUnit
 from migrator.runtime import podman
 from migrator.runtime.scope import Scope
@@ -139,14 +139,8 @@ def _remove_empty(directory: Path) -> None:
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that it is there whole, also after a power cut, or not at all."""
+    """Write a file that everybody may read, in a directory that everybody may read."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o755)
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.chmod(mode)
-    new.replace(path)
+    write_whole(path, text.encode(), mode)

@@ -96,7 +96,7 @@ class Arrival(ABC):
 
     def start_anew(self) -> None:
         """Start it from its files, for its memory will not come."""
-        start_anew(self._proposal.container.name, self._hall.settings)
+        start_anew(self._proposal.container.name)
 
     def withdraw(self) -> None:  # noqa: B027  most have left nothing
         """Podman has removed it: take away what else was made for it."""
@@ -263,7 +263,7 @@ class ParkedRestore(Arrival):
     def start_anew(self) -> None:
         """See `Arrival.start_anew`."""
         start = self._unit.start_anew if self._unit is not None else None
-        start_anew(self._proposal.container.name, self._hall.settings, start)
+        start_anew(self._proposal.container.name, start)
 
     def withdraw(self) -> None:
         """See `Arrival.withdraw`."""

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from anyio import to_thread
@@ -39,6 +39,7 @@ from migrator.storage import image, receive
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 from migrator.target.reservations import Held, Hold, Reservations
+from migrator.target.staging import Staging
 from migrator.target.staging_desk import StagingDesk
 
 JAIL = "jail"  # an empty directory below /run/lifeboat
@@ -302,13 +303,13 @@ class Desk:
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
         tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
         command = header.get("command", "").split("\0")
-        with self._stagings.record(header) as record:
+        with self._staged(header) as record:
             path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
             receive.receive_tree(link, command, path, self._jail(), limit_s)
 
     def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
         limit_s = self._hall.settings.copy_limit_s
-        with self._stagings.record(header) as record:
+        with self._staged(header) as record:
             name = record.staging if record else self._called(header).proposal.migration
             container = record.container if record else self._called(header).proposal.container
             archive = self._hall.state / "staging" / f"{name}.image"
@@ -320,6 +321,12 @@ class Desk:
         images = self._called(header).images_directory
         image.empty(images)
         receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
+
+    def _staged(self, header: Header) -> AbstractContextManager[Staging | None]:
+        """Hold what waits here and a stream is for, None when it is for a migration; that looks at no record."""
+        with self._lock:
+            migrates = header.get("migration", "") in self._receptions
+        return nullcontext() if migrates else self._stagings.record(header)
 
     def _called(self, header: Header) -> Reception:
         """Return the reception a stream is for; `peer` is who opened it, by its certificate."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migrator.container.known import KnownContainers
 from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
@@ -23,3 +24,8 @@ class Hall:
     journal: Journal
     stagings: Stagings
     registry: Registry = field(default_factory=NoRecords)
+
+    @property
+    def known(self) -> KnownContainers:
+        """Return what this host knows of its containers."""
+        return KnownContainers(self.journal, self.settings)

@@ -10,7 +10,6 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from migrator.container.here import require_fit
-from migrator.container.known import KnownContainers
 from migrator.errors import NotAllowedError, PrerequisiteError
 from migrator.names import MigrationId
 from migrator.peers.server import Member
@@ -56,7 +55,7 @@ class StagingDesk:
     def path(self, record: Staging, tree: str) -> Path:
         """Return where a tree waits; raises `PrerequisiteError` for none, and when somebody here uses it by now."""
         path, name = self._hall.stagings.tree_path(record, tree), tree.removeprefix(VOLUME)
-        if name != tree and KnownContainers(self._hall.journal, self._hall.settings).volume_users(name):
+        if name != tree and self._hall.known.volume_users(name):
             raise PrerequisiteError(
                 f"a container of {self._hall.host} uses the volume {name}", code="target-volume-in-use"
             )

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,21 @@ def main(argv: list[str]) -> int:
         return enter(argv)
     build(arguments.inside)
     result = measure(arguments)
+    publish(result, arguments, PAGE, page)
+    good = result["daemon_percent_of_a_core"] < MOST_PERCENT and result["resident_mib"] < MOST_MIB
+    return 0 if good or arguments.flood else 1
+
+
+def publish(
+    result: dict[str, Any], arguments: argparse.Namespace, place: Path, page: Callable[[dict[str, Any]], str]
+) -> None:
+    """Print what was found, and write it where `--json` and `--page` say."""
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n")
     if arguments.page:
-        PAGE.write_text(page(result))
-    good = result["daemon_percent_of_a_core"] < MOST_PERCENT and result["resident_mib"] < MOST_MIB
-    return 0 if good or arguments.flood else 1
+        place.write_text(page(result))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

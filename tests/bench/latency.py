@@ -9,7 +9,6 @@ of the bench waits for each of them, and the time ends when the daemon logs that
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -48,12 +47,7 @@ def main(argv: list[str]) -> int:
     if arguments.inside is None:
         return enter(argv)
     result = measure(arguments.inside, min(arguments.times, idle.DISKS // 2))
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
-    if arguments.page:
-        PAGE.write_text(page(result))
+    idle.publish(result, arguments, PAGE, page)
     events = max(*result["kernel_s"], *result["udev_s"])
     return 0 if events < EVENT_LIMIT_S and max(result["poll_s"]) < POLL_S + EVENT_LIMIT_S else 1
 

@@ -220,8 +220,10 @@ class Cell:
         """Say whether processes of a container run and may speak; without podman, which may be kept waiting."""
         for file in host.cgroup.rglob("cgroup.procs"):
             with suppress(OSError):
-                scope = next((part for part in file.parts if part.startswith("libpod-")), "libpod-conmon-")
-                pids = [] if scope.startswith("libpod-conmon-") else file.read_text().split()
+                scope = next((part for part in file.parts if part.startswith("libpod-")), "")
+                if not scope or scope.startswith("libpod-conmon-"):
+                    continue
+                pids = file.read_text().split()
                 if pids and not _told_to_freeze(file.parent) and not _behind_gate(host, int(pids[0])):
                     return True
         return False
@@ -340,9 +342,8 @@ def _told_to_freeze(cgroup: Path) -> bool:
 def _behind_gate(host: Host, pid: int) -> bool:
     """Say whether nobody hears this process (its pid is the machine's)."""
     status = Path(f"/proc/{pid}/status").read_text()
-    inside = next(
-        line.split()[2] for line in status.splitlines() if line.startswith("NSpid:")
-    )  # as the host counts
+    pids = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    inside = pids[1]  # as the host counts
     listed = host.run(["nsenter", f"--net=/proc/{inside}/ns/net", "nft", "list", "tables"], check=False)
     return "lifeboat_gate" in listed.output
 

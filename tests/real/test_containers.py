@@ -76,13 +76,18 @@ def test_everything_a_container_can_hold(cluster: Lab) -> None:
     assert inside(beta, "all", "cat", "/run/secrets/sesame") == "open"
     assert "fd770000000000000000000000008050" in inside(beta, "all", "cat", "/proc/net/if_inet6")
     assert alpha.run(["ping", "-c1", "-W2", "fd77::8050"], check=False).status == 0
-    assert before["Id"] not in shell(
-        alpha, "systemctl list-units --all --plain --no-legend; ls /run/systemd/transient"
+    its_health_check_came_along(alpha, beta, before["Id"])
+
+
+def its_health_check_came_along(source: Host, target: Host, identifier: str) -> None:
+    """Assert that the timer went from one host to the other, and goes with the container."""
+    assert identifier not in shell(
+        source, "systemctl list-units --all --plain --no-legend; ls /run/systemd/transient"
     )
-    wait("the health check's timer", lambda: len(health(beta, "all")["Log"] or ()) > 1)
-    assert health(beta, "all")["Status"] == "healthy"
-    shell(beta, "podman rm --force --time=0 all")
-    assert before["Id"] not in shell(beta, "systemctl list-units --all --plain --no-legend '*.timer'")
+    wait("the health check's timer", lambda: len(health(target, "all")["Log"] or ()) > 1)
+    assert health(target, "all")["Status"] == "healthy"
+    shell(target, "podman rm --force --time=0 all")
+    assert identifier not in shell(target, "systemctl list-units --all --plain --no-legend '*.timer'")
 
 
 def health(host: Host, name: str) -> dict[str, Any]:

@@ -29,10 +29,8 @@ __all__ = ["file_system", "told", "watch"]
 
 pytestmark = pytest.mark.real
 
-HALF_BYTES, XFS_BYTES = (
-    160 << 20,
-    320 << 20,
-)  # of sparse files; the least that mkfs.btrfs and mkfs.xfs take, and a little
+HALF_BYTES = 160 << 20  # of a sparse file; the least that mkfs.btrfs takes, and a little
+XFS_BYTES = 320 << 20  # the same of mkfs.xfs
 MIB = 1 << 20
 UNTOUCHED_BYTES = 2 * MIB  # the superblock is at 64 KiB (btrfs-man5)
 PATIENCE_S = 20.0

@@ -273,10 +273,8 @@ class Daemon:
 
         Otherwise look now and then whether somebody can take by now what was left.
         """
-        covered, evacuated = (
-            self.evacuations.covers(self.assessment.affected),
-            self.flags.flags.state is HostState.EVACUATED,
-        )
+        covered = self.evacuations.covers(self.assessment.affected)
+        evacuated = self.flags.flags.state is HostState.EVACUATED
         if evacuated and not covered:
             self.evacuate(self._order())
         elif evacuated and self.evacuations.due_again():

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrator.model import ContainerFacts, Method, PlannedMigration
+from migrator.model import ContainerFacts, PlannedMigration
+from migrator.planning.plan import staying
 from migrator.runtime import podman
 from watchdog.signals.model import Device
 from watchdog.signals.places import Affected, StorageFacts, affected, storage_facts
@@ -28,7 +29,7 @@ class Concerned:
     def lines(self) -> tuple[PlannedMigration, ...]:
         """Return the lines of a plan for what stays."""
         reason = f"it stays: its storage does not lie on {self.lost}"
-        return tuple(_stays(item, reason) for item in sorted(self.staying, key=lambda item: item.name))
+        return tuple(staying(item, reason, kept=True) for item in sorted(self.staying, key=lambda item: item.name))
 
 
 class Losses:
@@ -74,16 +75,3 @@ def paths_of(container: ContainerFacts) -> list[str]:
 
 def _graph_root() -> str:
     return str(podman.places().graph_root.resolve())
-
-
-def _stays(container: ContainerFacts, reason: str) -> PlannedMigration:
-    return PlannedMigration(
-        container=container.name,
-        target=None,
-        method=Method.LAZY,
-        memory_bytes=container.memory_bytes,
-        expected_freeze_ms=0,
-        expected_duration_s=0.0,
-        reason=reason,
-        kept=True,
-    )

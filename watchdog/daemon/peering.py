@@ -80,8 +80,10 @@ class Peering:
         """Get a new certificate long before the old one ends."""
         while not self._stopping.wait(CERTIFICATE_LOOK_S):
             look = run(self._renewal, timeout_s=RENEWAL_LIMIT_S, check=False)
-            if look.status or look.output:
-                _log.warning("%s", (look.errors or look.output).strip())
+            if look.status:
+                _log.warning("%s", look.errors.strip())
+            elif look.output:
+                _log.info("%s", look.output.strip())
             self._api.renew()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from migrator.model import MigrationOutcome
-from watchdog.alerts.model import Event, Kind, Severity
+from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.daemon.evacuation import migration_event
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.judgement import SEVERITIES, signal_value
@@ -25,7 +25,7 @@ class Telling:
     def verdict(self, assessment: Assessment, sentence: str) -> None:
         """The host is another than before."""
         signals = tuple(map(signal_value, assessment.fired))
-        self._say(SEVERITIES[assessment.verdict], Kind.VERDICT, f"{self._host()} is {sentence}", signals=signals)
+        self._say(SEVERITIES[assessment.verdict], Kind.VERDICT, f"{self._host()} is {sentence}", signals)
 
     def blindness(self, blind: Sequence[Reading]) -> None:
         """Tell once of what cannot be read."""
@@ -64,7 +64,5 @@ class Telling:
         """Something does not end by itself."""
         self._say(Severity.CRITICAL, Kind.CALL_A_HUMAN, text)
 
-    def _say(self, severity: Severity, kind: Kind, text: str, **more: object) -> None:
-        self._send(
-            Event.model_validate({"host": self._host(), "severity": severity, "kind": kind, "text": text, **more})
-        )
+    def _say(self, severity: Severity, kind: Kind, text: str, signals: tuple[SignalValue, ...] = ()) -> None:
+        self._send(Event(host=self._host(), severity=severity, kind=kind, text=text, signals=signals))
