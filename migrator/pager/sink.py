@@ -42,6 +42,7 @@ CONTROL = "sink.sock"
 RESTORE_SOCKET = "lazy-pages.socket"  # LAZY_PAGES_SOCK_NAME, criu/uffd.c
 RESTORE_FINISHED = 0x52535446  # LAZY_PAGES_RESTORE_FINISHED, criu/uffd.c
 LINK_WAIT_S = 10.0
+RESTORED_WAIT_S = 5.0  # from the restore's last word until all of its tasks are taken: milliseconds
 RETRY_S = 0.1
 PURPOSES = re.compile(rf"{FAULTS}|{BULK}[0-9]+|{CRIU}")
 
@@ -105,6 +106,7 @@ class Sink(ABC):
         self._reason = ""
         self._began_at = 0.0
         self._ended_at = 0.0
+        self._restored = False  # whether the restore has said that it sent all of its tasks
         self._finished = False
         self.guard = Guard()
 
@@ -293,16 +295,22 @@ class Sink(ABC):
             self.hold()
         except (LifeboatError, OSError) as error:
             self.lose(f"the restore could not be joined to the pager: {error}")
-        _log.info("holding %d tasks", len(self.tasks))
+        else:
+            _log.info("holding %d tasks", len(self.tasks))
+            with self.changed:
+                self._restored = True
+                self.changed.notify_all()
 
     def _images(self, message: Message) -> Message:
         self.begin(Path(message["images"]))
         return {"event": "images"}
 
     def _go(self, message: Message) -> Message:
+        with self.changed:  # what is still to be taken would not be drained
+            self.changed.wait_for(lambda: self._restored or self.state is SinkState.LOST, RESTORED_WAIT_S)
         if self.state is SinkState.WAITING:
-            if not self.tasks:
-                raise ExecutionError("nothing was restored", code="not-restored")
+            if not self._restored:
+                raise ExecutionError("the restore is not complete", code="not-restored")
             self._tree_pid = int(message["pid"])
             self.guard.watch(self._tree_pid)
             self.state, self._began_at = SinkState.DRAINING, time.time()
@@ -352,9 +360,11 @@ class Sink(ABC):
 
 
 def _receive_task(connection: socket.socket) -> Task | None:
-    """Read one task from `criu restore`; None when it says that all are sent, or hangs up."""
+    """Read one task from `criu restore`; None when it says that all are sent; raises `ExecutionError`."""
     head = connection.recv(4, socket.MSG_WAITALL)
-    if len(head) < 4 or struct.unpack("<I", head)[0] == RESTORE_FINISHED:
+    if len(head) < 4:
+        raise ExecutionError("it hung up before its last word", code="not-restored")
+    if struct.unpack("<I", head)[0] == RESTORE_FINISHED:
         return None
     pid = struct.unpack("<i", head)[0]
     if pid < 0:

@@ -147,6 +147,7 @@ def test_networks_whose_addresses_do_not_move_along(cluster: Lab) -> None:
     assert not answers(cluster, alpha.address, 8080)
     shell(beta, "kill -9 $(podman inspect --format '{{.State.Pid}}' two)")
     wait("podman to restart it", lambda: inspect(beta, "two")["RestartCount"] == 1)
+    cluster.client.run(["ip", "neigh", "flush", "dev", "eth0"])  # podman gave it a new MAC, and announces none
     wait("the restarted one to answer", lambda: answers(cluster, "10.77.0.151", 7000))
 
 
