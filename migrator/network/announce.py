@@ -20,6 +20,7 @@ from pathlib import Path
 from pyroute2 import netns
 
 from migrator.model import NetworkAttachment
+from migrator.network.wire import internet_checksum
 
 ETH_P_ARP = 0x0806
 ETH_P_IPV6 = 0x86DD
@@ -96,18 +97,9 @@ def _neighbour_advertisement(hardware: bytes, address: ipaddress.IPv6Address) ->
     body = struct.pack("!BBHI", ICMPV6_NEIGHBOUR_ADVERTISEMENT, 0, 0, OVERRIDE) + address.packed
     body += struct.pack("!BB", TARGET_LINK_LAYER_ADDRESS, 1) + hardware
     pseudo = address.packed + ALL_NODES + struct.pack("!I3xB", len(body), socket.IPPROTO_ICMPV6)
-    body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+    body = body[:2] + struct.pack("!H", internet_checksum(pseudo + body)) + body[4:]
     header = struct.pack("!IHBB", 0x60000000, len(body), socket.IPPROTO_ICMPV6, 255)
     return ALL_NODES_MAC + hardware + struct.pack("!H", ETH_P_IPV6) + header + address.packed + ALL_NODES + body
-
-
-def _checksum(data: bytes) -> int:
-    """Internet checksum (RFC 1071)."""
-    padded = data + b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def main(arguments: Sequence[str]) -> int:

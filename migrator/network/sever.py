@@ -22,12 +22,16 @@ TIMEOUT_S = 10.0
 
 def left_behind(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
     """Return the addresses, without prefix length, that do not move along with a container."""
-    return tuple(
-        str(ipaddress.ip_interface(address).ip)
-        for network in networks
-        if network.driver not in COMMON_DRIVERS
-        for address in network.addresses
-    )
+    return _addresses(network for network in networks if network.driver not in COMMON_DRIVERS)
+
+
+def moved_along(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+    """Return the addresses, without prefix length, that do."""
+    return _addresses(network for network in networks if network.driver in COMMON_DRIVERS)
+
+
+def _addresses(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_interface(address).ip) for network in networks for address in network.addresses)
 
 
 def sever(namespace: Path, addresses: Sequence[str]) -> None:

@@ -4,7 +4,7 @@
     POST   /v1/migrations              Proposal -> Accepted     reserve; or refuse, nothing disturbed
     POST   /v1/migrations/ID/park      ParkRequest -> Report    podman is stopped one step before the restore
     POST   /v1/migrations/ID/restore   (images) -> Report       the tree is up behind the gate, standing still
-    POST   /v1/migrations/ID/commit    -> Opened                after the source has journalled the commit
+    POST   /v1/migrations/ID/commit    (InFlight) -> Opened     after the source has journalled the commit
     GET    /v1/migrations/ID           -> Report                also how the drain is watched
     POST   /v1/migrations/ID/complete  -> Report                the source has released; clear away
     DELETE /v1/migrations/ID           -> Report                abort, before the commit only
@@ -23,10 +23,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Base64Bytes, Field, StringConstraints, model_validator
 
 from migrator.model import ContainerFacts, DrainDetails, Method, Pager, Rejection, Transport, Value
 from migrator.names import HostName, MigrationId
+from migrator.network.in_flight import MOST_BYTES, MOST_PACKETS
 
 Document = Annotated[str, StringConstraints(max_length=1 << 20)]
 """JSON of podman; a usual one has 20 KB."""
@@ -121,6 +122,18 @@ class Report(Value):
     drain_s: float = 0.0
     drain: DrainDetails | None = None
     reason: str = ""
+
+
+class InFlight(Value):
+    """Packets that came to the source while the container stood still; see migrator.network.in_flight."""
+
+    packets: tuple[Base64Bytes, ...] = Field(default=(), max_length=MOST_PACKETS)
+
+    @model_validator(mode="after")
+    def _limit(self) -> InFlight:
+        if sum(map(len, self.packets)) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        return self
 
 
 class Opened(Value):

@@ -1,8 +1,8 @@
 """The source's shim: holds the frozen container and lets go of it only by the journal's decision.
 
-Commands (JSON lines on `shim.sock`): `call`, `freeze`, `abort`, `release`, `resume`, `state`. It lives in its own
-systemd scope. When the daemon dies before the decision, the shim decides `abort` itself and thaws; after a
-`commit` it holds the frozen tree until it is told `release`, whatever else dies.
+Commands (JSON lines on `shim.sock`): `call`, `freeze`, `in-flight`, `abort`, `release`, `resume`, `state`. It
+lives in its own systemd scope. When the daemon dies before the decision, the shim decides `abort` itself and
+thaws; after a `commit` it holds the frozen tree until it is told `release`, whatever else dies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method, Pager
 from migrator.network import gate, repair
+from migrator.network.in_flight import Capture, as_words
 from migrator.network.namespace import enter_private_network
 from migrator.network.sever import sever
 from migrator.pager.criu_source import PageServerSession
@@ -48,6 +49,7 @@ class SourceShim:
         self._journal = Journal(Path(order.journal))
         self._control = ControlServer(directory / CONTROL)
         self._porter: gate.Porter | None = None
+        self._capture: Capture | None = None
         self._pages: PageSource | PageServerSession | None = None
         self._parked_at = time.monotonic()
         self._frozen_at: float | None = None
@@ -64,6 +66,7 @@ class SourceShim:
             "release": self._release,
             "resume": self._resume,
             "state": self._state,
+            "in-flight": self._in_flight,
         }
         while self._status is None:
             message = self._control.wait(0.1)
@@ -109,6 +112,7 @@ class SourceShim:
             self._pages = self._call_sink(self._order.pager)
             enter_private_network()
         self._porter = self._porter or gate.Porter(self._namespace)
+        self._capture = self._capture or _capture(self._namespace)
         return {"event": "called"}
 
     def _call_sink(self, address: PagerAddress) -> PageSource | PageServerSession:
@@ -155,7 +159,13 @@ class SourceShim:
             raise
         return {"event": "silent"}
 
+    def _in_flight(self) -> Message:
+        packets = self._capture.packets() if self._capture is not None else []
+        return {"event": "in-flight", "packets": as_words(packets)}
+
     def _silence(self) -> None:
+        if self._capture is not None:
+            self._capture.begin()
         (self._porter or gate.Porter(self._namespace)).shut()
 
     def _abort(self) -> Message:
@@ -208,3 +218,12 @@ class SourceShim:
         self._cgroup.end(RELEASE_WAIT_S)
         self._status = 0
         return {"event": "released"}
+
+
+def _capture(namespace: Path) -> Capture | None:
+    """Return what will keep packets that come during the freeze; without it they are repeated by their senders."""
+    try:
+        return Capture(namespace)
+    except OSError as error:
+        _log.warning("packets that come during the freeze are not carried along: %s", error)
+        return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from migrator.container import quadlet
 from migrator.errors import ExecutionError, LifeboatError, PeerError
@@ -78,7 +79,7 @@ class Handover:
         began_at = time.time()
         try:
             path = f"/v1/migrations/{self._id}/commit"
-            self._target.call("POST", path, None, Opened, timeout_s=CONTROL_WAIT_S)
+            self._target.call("POST", path, self._holding.in_flight(), Opened, timeout_s=CONTROL_WAIT_S)
         except LifeboatError as error:
             self._timeline.tell(f"{self._target.name} does not take the commit: {error}")
             time.sleep(POLL_S)
@@ -86,6 +87,10 @@ class Handover:
         if self.opened_at is None:
             self.opened_at = time.time()
             self._timeline.enter(Phase.COMMIT, at=began_at)
+        late = self._holding.in_flight()  # came before the neighbours knew of the new place
+        if late.packets:
+            with suppress(LifeboatError):
+                self._target.call("POST", path, late, Opened, timeout_s=CONTROL_WAIT_S)
 
     def _ask(self) -> Report | None:
         """Ask the target how it stands; None when it does not answer."""

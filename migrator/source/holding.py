@@ -17,7 +17,7 @@ from migrator.model import ContainerFacts, Method, Transport
 from migrator.network.sever import left_behind
 from migrator.peers.client import PeerClient
 from migrator.protocol.journal import Side
-from migrator.protocol.messages import Accepted, ParkRequest
+from migrator.protocol.messages import Accepted, InFlight, ParkRequest
 from migrator.runtime import podman, tombstone
 from migrator.runtime.frozen import FrozenTree, let_go
 from migrator.runtime.scope import Scope
@@ -28,6 +28,7 @@ from migrator.storage.sync import Destination
 
 CONTROL_WAIT_S = 10.0
 SHIM_WAIT_S = 2.0
+IN_FLIGHT_WAIT_S = 0.2
 PODMAN_END_WAIT_S = 60.0
 
 
@@ -56,6 +57,10 @@ class Holding(ABC):
     @abstractmethod
     def check_silent(self) -> None:
         """Raise `ExecutionError` unless the container stands still and nobody can hear it."""
+
+    def in_flight(self) -> InFlight:
+        """Return, once, the packets that came since it stands still: the target lets it have them."""
+        return InFlight()
 
     @abstractmethod
     def adopt(self) -> None:
@@ -158,6 +163,18 @@ class ParkedCheckpoint(Holding):
         """See `Holding.check_silent`."""
         if self._listen()["event"] != "silent":
             raise ExecutionError("the source is not silent", code="not-silent")
+
+    def in_flight(self) -> InFlight:
+        """See `Holding.in_flight`; the commit does not wait for a shim that does not answer."""
+        if self._shim is None:
+            return InFlight()
+        try:
+            told = self._shim.ask({"do": "in-flight"}, timeout_s=IN_FLIGHT_WAIT_S)
+        except LifeboatError:
+            self.close()
+            self.adopt()  # on a new connection, for the answer may still come on this one
+            return InFlight()
+        return InFlight(packets=told["packets"])
 
     def adopt(self) -> None:
         """See `Holding.adopt`."""

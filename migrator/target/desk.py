@@ -25,6 +25,7 @@ from migrator.protocol.journal import Decision, Entry, Fate, Side
 from migrator.protocol.messages import (
     Accepted,
     DecisionTold,
+    InFlight,
     Opened,
     ParkRequest,
     Proposal,
@@ -207,8 +208,8 @@ class Desk:
             return await _in_thread(lambda: self._restore(migration, member, images))
 
         @router.post("/{migration}/commit")
-        def commit(migration: MigrationId, member: Member) -> Opened:
-            return self.reception(migration, member).commit()
+        def commit(migration: MigrationId, member: Member, in_flight: InFlight | None = None) -> Opened:
+            return self.reception(migration, member).commit(in_flight.packets if in_flight else ())
 
         @router.post("/{migration}/complete")
         def complete(migration: MigrationId, member: Member) -> Report:

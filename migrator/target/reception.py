@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase
+from migrator.network.in_flight import replay
+from migrator.network.sever import moved_along
 from migrator.pager.sink import SinkState
 from migrator.protocol import evidence
 from migrator.protocol.journal import Decision, Fate
@@ -148,10 +151,11 @@ class Reception:
         """Return where the images of a full migration are to be unpacked."""
         return self._arrival.images
 
-    def commit(self) -> Opened:
+    def commit(self, packets: Sequence[bytes] = ()) -> Opened:
         """The source has committed: the container is ours from here on, whatever happens.
 
-        Every step may be repeated, for a daemon may die, or an answer be lost, after any of them.
+        Every step may be repeated, for a daemon may die, or an answer be lost, after any of them. `packets` came to
+        the source meanwhile, and are given to the container.
         """
         with self._lock:
             reply = answer_commit(self._standing, self._record.decision)
@@ -161,6 +165,7 @@ class Reception:
             opened_now = self._opened_at is None
             if self._opened_at is None:
                 self._opened_at = self._open()
+            self._replay(packets)
             if reply is Reply.DO:
                 self._let_memory_flow()
             if opened_now:
@@ -176,6 +181,13 @@ class Reception:
             if not self._arrival.lives:
                 self._lose(f"the restored container is gone: {error}")
             raise
+
+    def _replay(self, packets: Sequence[bytes]) -> None:
+        """Let the container have what was under way to it; what it does not get is retransmitted."""
+        if packets and self._arrival.pid:
+            addresses = moved_along(self.proposal.container.networks)
+            with suppress(OSError):
+                replay(Path(f"/proc/{self._arrival.pid}/ns/net"), addresses, packets)
 
     def _let_memory_flow(self) -> None:
         if self.proposal.method is Method.LAZY:
