@@ -19,6 +19,7 @@ from tests.lab.lab import Lab
 
 MIDDLE = 5  # containers that have left when the second thing goes wrong
 LIMIT_S = 900.0
+HISTORY = ("history", "--limit", "200")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,10 +39,10 @@ def main(argv: Sequence[str]) -> int:
     return 1 if wrong else 0
 
 
-def left(fleet: Fleet) -> list[dict[str, Any]]:
-    """Return the migrations away from alpha that are done."""
-    done = fleet.lifeboat(fleet.lab.host("alpha"), "history")
-    return [item for item in done if item["phase"] == "done" and item["source"] == "alpha"]
+def left(fleet: Fleet, since: float = 0.0) -> list[dict[str, Any]]:
+    """Return the migrations away from alpha that are done, of those begun since then (Unix seconds)."""
+    done = [item for item in fleet.lifeboat(fleet.lab.host("alpha"), *HISTORY) if item["phase"] == "done"]
+    return [item for item in done if item["source"] == "alpha" and item["phases"][0]["began_at"] > since]
 
 
 def begin(fleet: Fleet) -> None:

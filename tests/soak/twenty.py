@@ -1,8 +1,9 @@
 """`./run soak twenty`: five hosts, twenty containers of mixed kinds; the first host fails and is emptied.
 
-Prints each migration, and what the plans said against what happened: the one before the first migration, which
-knows no rates yet, and one in the middle. With `--etcd` the hosts also tell a cluster of etcd, and one of its three
-members is killed in the middle. Too much for two processors to be part of every run of the tests.
+Prints each migration, and what the plans said against what happened: the one before the first migration, and one
+in the middle. With `--drill` there is a fire drill of everything before, from which the first plan knows rates;
+without it knows none. With `--etcd` the hosts also tell a cluster of etcd, and one of its three members is killed
+in the middle. Too much for two processors to be part of every run of the tests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from tests.lab.fleet import SELDOM_S, SETTINGS, Fleet, mixed_boxes
 from tests.lab.lab import Lab
 from tests.lab.members import Members
-from tests.soak.fleet import LIMIT_S, MIDDLE, left
+from tests.soak.fleet import HISTORY, LIMIT_S, MIDDLE, left
 
 ETCD_PORT = 2379
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./run soak twenty", description=__doc__)
     parser.add_argument("--containers", type=int, default=20, metavar="N")
     parser.add_argument("--etcd", action="store_true", help="with a cluster of etcd, one member of which dies")
+    parser.add_argument("--drill", action="store_true", help="with a drill of everything before")
     arguments = parser.parse_args(argv)
     with Lab(5, name="soak-twenty") as lab:
         members = Members([(lab.host(name), ETCD_PORT) for name in ("beta", "gamma", "delta")])
@@ -33,23 +35,31 @@ def main(argv: Sequence[str]) -> int:
             members.start()
         fleet = Fleet(lab, SETTINGS + (members.settings if arguments.etcd else ""))
         fleet.fill(lab.host("alpha"), mixed_boxes(arguments.containers))
-        wrong = empty_alpha(fleet, members if arguments.etcd else None)
+        wrong = drill(fleet) if arguments.drill else []
+        wrong += empty_alpha(fleet, members if arguments.etcd else None)
         members.close()
     print(f"twenty: {'; '.join(wrong) or 'as it should be'}", flush=True)
     return 1 if wrong else 0
 
 
+def drill(fleet: Fleet) -> list[str]:
+    """Let all containers of alpha leave and come back, and return what is wrong then."""
+    told = fleet.lab.host("alpha").run(["lifeboat", "drill", "--all"], timeout_s=2 * LIMIT_S, check=False)
+    print(told.output, flush=True)
+    return [] if told.status == 0 else [f"the drill failed: {told.errors}"]
+
+
 def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
     """Let alpha fail, follow it to the end, and return what is wrong then."""
     alpha = fleet.lab.host("alpha")
-    first = fleet.lifeboat(alpha, "plan")
+    first, broken_at = fleet.lifeboat(alpha, "plan"), time.time()
     fleet.break_disk(alpha)
-    fleet.wait("the first to leave", lambda: len(left(fleet)) >= MIDDLE, LIMIT_S, SELDOM_S)
+    fleet.wait("the first to leave", lambda: len(left(fleet, broken_at)) >= MIDDLE, LIMIT_S, SELDOM_S)
     if members is not None:
         members.kill(0)
     middle, middle_at = fleet.lifeboat(alpha, "plan"), time.time()
     fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
-    history = fleet.lifeboat(alpha, "history")
+    history = [item for item in fleet.lifeboat(alpha, *HISTORY) if item["phases"][0]["began_at"] > broken_at]
     tell(fleet, first, history)
     began_at = min(item["phases"][0]["began_at"] for item in history)
     ended_at = max(ended(item) for item in history)
