@@ -162,6 +162,34 @@ def test_a_suspended_pool_is_out_of_reach_though_its_devices_are_well() -> None:
     assert {item.value for item in told_of(pool("SUSPENDED"), 1.0) if item.signal in FLAGS} == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("group", "bears"), [("mirror-0", 2), ("raidz2-0", 2), ("draid2:1d:3c:0s-0", 2), ("draid1:2d:3c:6w:0s-0", 1)]
+)
+def test_a_group_is_known_by_its_name(group: str, bears: int) -> None:
+    for gone in (1, 2):
+        found = pool("DEGRADED", group, gone)
+        assert (found.redundancy, found.lost) == (bears, gone)
+
+
+def test_a_spare_of_draid_is_no_group() -> None:
+    text = POOL.format(state="DEGRADED", root="DEGRADED", group="raidz1-0", first="ONLINE", last="REMOVED", scan="")
+    found = list(in_zpool(text + "\t    draid3-0-0     ONLINE     0     0     0\n"))
+    assert [(item.redundancy, item.lost) for item in found] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("scan", "rebuilding"),
+    [
+        ("resilver in progress since Mon Jan  1 00:00:00 2024", True),
+        ("resilver (mirror-0) in progress since Mon Jan  1 00:00:00 2024", True),
+        ("resilvered 1.5G in 00:00:20 with 0 errors on Mon Jan  1 00:00:00 2024", False),
+        ("scrub in progress since Mon Jan  1 00:00:00 2024", False),
+    ],
+)
+def test_a_resilver_is_heard_of_and_a_sequential_one_too(scan: str, rebuilding: bool) -> None:
+    assert pool("DEGRADED", gone=1, scan=scan).rebuilding is rebuilding
+
+
 def test_redundancy_follows_from_the_level() -> None:
     assert [redundancy_of(level, 4) for level in ("raid0", "linear", "raid1", "raid5", "raid6")] == [0, 0, 3, 1, 2]
 

@@ -33,6 +33,12 @@ ROW = re.compile(r"^\t( *)(\S+)\s+([A-Z]+)\s+(\d+)\s+(\d+)\s+(\d+)")
 STATE = re.compile(r"^\s*state: (\S+)", re.MULTILINE)
 """That of the pool: only here, and not in the row of its root, zpool says SUSPENDED (zpool_get_state_str)."""
 
+GROUP = re.compile(r"^(?P<kind>mirror|raidz|draid)(?P<parity>\d?)(?::\w+)*-\d+$")
+"""mirror-0, raidz2-1, draid2:4d:11c:1s-0 (zpool_vdev_name); draid2-0-0 is no group, but a spare of one."""
+
+RESILVER = re.compile(r"\bresilver (?:\(\S+\) )?in progress")
+"""A resilver, or with the name of its group a sequential one (print_rebuild_status_impl)."""
+
 Door = Callable[..., CommandResult]
 Ask = Callable[[], Sequence[Array]]
 
@@ -128,17 +134,16 @@ def in_zpool(text: str) -> Iterator[Array]:
         if not rows or rows[0].name != name:
             raise ValueError(f"zpool status says nothing about the devices of {name}")
         state = STATE.search(block)
-        yield pool_of(name, state[1] if state else rows[0].state, rows, rebuilding="resilver in progress" in block)
+        yield pool_of(name, state[1] if state else rows[0].state, rows, rebuilding=bool(RESILVER.search(block)))
 
 
 def pool_of(name: str, state: str, rows: Sequence[Row], *, rebuilding: bool) -> Array:
     """Return a pool; its redundancy is that of the group which has the least of it left."""
-    groups = [index for index, row in enumerate(rows) if re.match(r"^(mirror|raidz|draid)\d*-", row.name)]
+    groups = [(index, group) for index, row in enumerate(rows) if (group := GROUP.match(row.name))]
     redundancy, lost, least = 0, 0, None
-    for index in groups:
-        depth, group = rows[index][:2]
-        below = [row for row in _below(rows, index) if row.depth == depth + 2]
-        bears = redundancy_of("mirror", len(below)) if group.startswith("mirror") else _parity(group)
+    for index, group in groups:
+        below = [row for row in _below(rows, index) if row.depth == rows[index].depth + 2]
+        bears = redundancy_of("mirror", len(below)) if group["kind"] == "mirror" else int(group["parity"] or 1)
         gone = sum(row.state in GONE_OR_WORSE for row in below)
         if least is None or bears - gone < least:
             redundancy, lost, least = bears, gone, bears - gone
@@ -166,8 +171,3 @@ def _below(rows: Sequence[Row], index: int) -> list[Row]:
             break
         below.append(row)
     return below
-
-
-def _parity(group: str) -> int:
-    found = re.match(r"^(?:raidz|draid)(\d?)", group)
-    return int(found.group(1) or 1) if found else 0
