@@ -13,7 +13,7 @@ from migrator.errors import CommandError
 from tests.recorded.signal_data import DATA, plant, reason, values
 from watchdog.signals.arrays import ArraysReader
 from watchdog.signals.redundancy import Array, redundancy_of, told_of
-from watchdog.signals.volumes import lvm, zfs
+from watchdog.signals.volumes import in_zpool, lvm, zfs
 
 FLAGS = ("array.degraded", "array.not_rebuilding", "array.no_redundancy", "array.failed")
 WELL, LOST = (0, 0, 0, 0), (1, 1, 1, 1)
@@ -132,6 +132,62 @@ def test_zfs_pools_are_judged_by_the_group_that_bears_least(tmp_path: Path) -> N
     assert found["sdb1 of tank", "array.member_errors"] == 7
     assert found["sdf1 of tank", "array.member_errors"] == 3
     assert found["reader zfs", "reader.blind"] == 0.0
+
+
+POOL = """  pool: tank
+ state: {state}
+  scan: {scan}
+config:
+
+\tNAME              STATE     READ WRITE CKSUM
+\ttank              {root}     0     0     0
+\t  {group}  {root}     0     0     0
+\t    /dev/sda1     {first}     0     0     0
+\t    /dev/sdb1     ONLINE     0     0     0
+\t    /dev/sdc1     {last}     0     0     0
+"""
+
+
+def pool(state: str, group: str = "mirror-0", gone: int = 0, scan: str = "none requested") -> Array:
+    """Return a pool of three devices, as zpool status describes it."""
+    root = "DEGRADED" if gone else "ONLINE"
+    first, last = "UNAVAIL" if gone > 0 else "ONLINE", "REMOVED" if gone > 1 else "ONLINE"
+    (found,) = in_zpool(POOL.format(state=state, root=root, group=group, first=first, last=last, scan=scan))
+    return found
+
+
+def test_a_suspended_pool_is_out_of_reach_though_its_devices_are_well() -> None:
+    assert pool("ONLINE").broken == ""
+    assert pool("SUSPENDED").broken == "the pool is SUSPENDED"
+    assert {item.value for item in told_of(pool("SUSPENDED"), 1.0) if item.signal in FLAGS} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("group", "bears"), [("mirror-0", 2), ("raidz2-0", 2), ("draid2:1d:3c:0s-0", 2), ("draid1:2d:3c:6w:0s-0", 1)]
+)
+def test_a_group_is_known_by_its_name(group: str, bears: int) -> None:
+    for gone in (1, 2):
+        found = pool("DEGRADED", group, gone)
+        assert (found.redundancy, found.lost) == (bears, gone)
+
+
+def test_a_spare_of_draid_is_no_group() -> None:
+    text = POOL.format(state="DEGRADED", root="DEGRADED", group="raidz1-0", first="ONLINE", last="REMOVED", scan="")
+    found = list(in_zpool(text + "\t    draid3-0-0     ONLINE     0     0     0\n"))
+    assert [(item.redundancy, item.lost) for item in found] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("scan", "rebuilding"),
+    [
+        ("resilver in progress since Mon Jan  1 00:00:00 2024", True),
+        ("resilver (mirror-0) in progress since Mon Jan  1 00:00:00 2024", True),
+        ("resilvered 1.5G in 00:00:20 with 0 errors on Mon Jan  1 00:00:00 2024", False),
+        ("scrub in progress since Mon Jan  1 00:00:00 2024", False),
+    ],
+)
+def test_a_resilver_is_heard_of_and_a_sequential_one_too(scan: str, rebuilding: bool) -> None:
+    assert pool("DEGRADED", gone=1, scan=scan).rebuilding is rebuilding
 
 
 def test_redundancy_follows_from_the_level() -> None:

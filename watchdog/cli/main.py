@@ -166,8 +166,8 @@ def _add_offline(inner: Subparsers[argparse.ArgumentParser]) -> None:
         "files",
         nargs="+",
         help="outputs of smartctl --json -x (or its text), trees of sysfs or listings of them, kernel logs, "
-        "outputs of ipmitool, sensors -j, lvs, zpool, btrfs, upsc or apcaccess, /proc/mdstat, machine-check "
-        "records, in the order of time; - for standard input",
+        "outputs of ipmitool, sensors -j, lvs, zpool, mdadm --detail, btrfs, upsc or apcaccess, /proc/mdstat, "
+        "machine-check records, in the order of time; - for standard input",
     )
     trial.add_argument("--signals", action="store_true", help="show every signal that was read")
     replay = _verb(inner, "replay", offline.replay, "run rules over the past: when would they have fired")

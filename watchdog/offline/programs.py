@@ -1,5 +1,5 @@
 """Saved output of programs about sensors, arrays and power: sensors -j, lvs, zpool status, btrfs device stats,
-/proc/mdstat, upsc, apcaccess. Pure.
+/proc/mdstat, mdadm --detail, upsc, apcaccess. Pure.
 
 What the daemon asks a program for, its own reader decodes. What it reads from the kernel's files is brought into
 their form first.
@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
+from watchdog.offline.mdadm_text import in_mdadm, is_mdadm
 from watchdog.offline.trees import read_listing
+from watchdog.offline.zpool_json import in_zpool_json, is_zpool_json
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.signals.power import in_apcaccess, in_upsc
 from watchdog.signals.redundancy import Array, Member, redundancy_of, told_of
@@ -80,6 +82,20 @@ def _zpool(text: str, _: str, now: float) -> Told:
         return _of(in_zpool(text), now)
     except ValueError as error:
         raise ValueError(f"{error}: zpool status -P -p -L") from error
+
+
+def _zpool_json(text: str, _: str, now: float) -> Told:
+    try:
+        return _of(in_zpool_json(_json(text)), now)
+    except ValueError as error:
+        raise ValueError(f"{error}: zpool status -j -p") from error
+
+
+def _mdadm(text: str, _: str, now: float) -> Told:
+    try:
+        return _of(in_mdadm(text), now)
+    except ValueError as error:
+        raise ValueError(f"{error}: mdadm --detail /dev/mdX") from error
 
 
 def is_sensors(text: str) -> bool:
@@ -149,8 +165,10 @@ PROGRAMS: tuple[Known, ...] = (
     ("the output of lvs", _is_lvs, _lvs),
     ("the output of sensors -j", is_sensors, _sensors),
     ("the output of zpool status", lambda text: bool(POOL.search(text)), _zpool),
+    ("the output of zpool status -j", lambda text: is_zpool_json(_json(text)), _zpool_json),
     ("the output of btrfs device stats", lambda text: bool(BTRFS_STAT.search(text)), _btrfs),
     ("/proc/mdstat", lambda text: bool(MDSTAT.search(text)), _mdstat),
+    ("the output of mdadm --detail", is_mdadm, _mdadm),  # after mdstat, which knows all arrays of a host
     ("the output of upsc", lambda text: bool(UPSC.search(text)), _upsc),
     (
         "the output of apcaccess",

@@ -27,8 +27,8 @@ NO_NAMES = re.compile(r"^(?:REDACTED|[-xX*. ]*)$")
 
 EXPECTED = (
     "smartctl --json -x (or its text), a sysfs tree or a listing of one, kernel log lines, ipmitool output, "
-    "sensors -j, lvs --reportformat json, zpool status -P -p -L, btrfs device stats, /proc/mdstat, upsc, "
-    "apcaccess, machine-check records, a trace of lifeboat policy record"
+    "sensors -j, lvs --reportformat json, zpool status -P -p -L or -j -p, btrfs device stats, /proc/mdstat, "
+    "mdadm --detail, upsc, apcaccess, machine-check records, a trace of lifeboat policy record"
 )
 
 

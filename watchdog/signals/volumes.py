@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from migrator.command import CommandResult, run
 from migrator.errors import CommandError
@@ -28,6 +29,15 @@ UNREACHABLE = ("FAULTED", "UNAVAIL", "SUSPENDED")
 GONE_OR_WORSE = ("DEGRADED", "FAULTED", "UNAVAIL", "OFFLINE", "REMOVED")
 ROW = re.compile(r"^\t( *)(\S+)\s+([A-Z]+)\s+(\d+)\s+(\d+)\s+(\d+)")
 """Indentation, name, state, and errors of reading, writing and checksums, with -p as plain numbers."""
+
+STATE = re.compile(r"^\s*state: (\S+)", re.MULTILINE)
+"""That of the pool: only here, and not in the row of its root, zpool says SUSPENDED (zpool_get_state_str)."""
+
+GROUP = re.compile(r"^(?P<kind>mirror|raidz|draid)(?P<parity>\d?)(?::\w+)*-\d+$")
+"""mirror-0, raidz2-1, draid2:4d:11c:1s-0 (zpool_vdev_name); draid2-0-0 is no group, but a spare of one."""
+
+RESILVER = re.compile(r"\bresilver (?:\(\S+\) )?in progress")
+"""A resilver, or with the name of its group a sequential one (print_rebuild_status_impl)."""
 
 Door = Callable[..., CommandResult]
 Ask = Callable[[], Sequence[Array]]
@@ -106,32 +116,40 @@ def in_lvs(text: str) -> Iterator[Array]:
             )
 
 
+class Row(NamedTuple):
+    """A pool, a group of devices or a device, as deep as it is indented; the errors of all kinds in sum."""
+
+    depth: int
+    name: str
+    state: str
+    errors: int
+
+
 def in_zpool(text: str) -> Iterator[Array]:
     """Return the pools in what `zpool status -P -p` says. Pure."""
     for block in re.split(r"^\s*pool: ", text, flags=re.MULTILINE)[1:]:
         name = block.split("\n", 1)[0].strip()
-        rows = [match.groups() for line in block.splitlines() if (match := ROW.match(line))]
-        if not rows or rows[0][1] != name:
+        found = [match.groups() for line in block.splitlines() if (match := ROW.match(line))]
+        rows = [Row(len(row[0]), row[1], row[2], sum(map(int, row[3:]))) for row in found]
+        if not rows or rows[0].name != name:
             raise ValueError(f"zpool status says nothing about the devices of {name}")
-        yield _pool(name, [(len(row[0]), row[1], row[2], sum(map(int, row[3:]))) for row in rows], block)
+        state = STATE.search(block)
+        yield pool_of(name, state[1] if state else rows[0].state, rows, rebuilding=bool(RESILVER.search(block)))
 
 
-def _pool(name: str, rows: list[tuple[int, str, str, int]], block: str) -> Array:
+def pool_of(name: str, state: str, rows: Sequence[Row], *, rebuilding: bool) -> Array:
     """Return a pool; its redundancy is that of the group which has the least of it left."""
-    state = rows[0][2]
-    groups = [index for index, row in enumerate(rows) if re.match(r"^(mirror|raidz|draid)\d*-", row[1])]
+    groups = [(index, group) for index, row in enumerate(rows) if (group := GROUP.match(row.name))]
     redundancy, lost, least = 0, 0, None
-    for index in groups:
-        depth, group = rows[index][:2]
-        below = [row for row in _below(rows, index) if row[0] == depth + 2]
-        bears = redundancy_of("mirror", len(below)) if group.startswith("mirror") else _parity(group)
-        gone = sum(row[2] in GONE_OR_WORSE for row in below)
+    for index, group in groups:
+        below = [row for row in _below(rows, index) if row.depth == rows[index].depth + 2]
+        bears = redundancy_of("mirror", len(below)) if group["kind"] == "mirror" else int(group["parity"] or 1)
+        gone = sum(row.state in GONE_OR_WORSE for row in below)
         if least is None or bears - gone < least:
             redundancy, lost, least = bears, gone, bears - gone
-    leaves = [row for index, row in enumerate(rows[1:], 1) if not _below(rows, index) and row[1].startswith("/")]
+    leaves = [row for index, row in enumerate(rows[1:], 1) if not _below(rows, index) and row.name.startswith("/")]
     if not groups:
         lost = 0
-    broken = f"the pool is {state}" if state in UNREACHABLE else ""
     if state == "DEGRADED" and not lost:
         lost, redundancy = 1, max(redundancy, 1)
     return Array(
@@ -140,22 +158,16 @@ def _pool(name: str, rows: list[tuple[int, str, str, int]], block: str) -> Array
         name=name,
         redundancy=redundancy,
         lost=lost,
-        rebuilding="resilver in progress" in block,
-        broken=broken,
-        members=tuple(Member(Path(row[1]).name, row[3], row[1]) for row in leaves),
+        rebuilding=rebuilding,
+        broken=f"the pool is {state}" if state in UNREACHABLE else "",
+        members=tuple(Member(Path(row.name).name, row.errors, row.name) for row in leaves),
     )
 
 
-def _below(rows: list[tuple[int, str, str, int]], index: int) -> list[tuple[int, str, str, int]]:
-    depth = rows[index][0]
+def _below(rows: Sequence[Row], index: int) -> list[Row]:
     below = []
     for row in rows[index + 1 :]:
-        if row[0] <= depth:
+        if row.depth <= rows[index].depth:
             break
         below.append(row)
     return below
-
-
-def _parity(group: str) -> int:
-    found = re.match(r"^(?:raidz|draid)(\d?)", group)
-    return int(found.group(1) or 1) if found else 0
