@@ -95,6 +95,14 @@ def test_the_errors_of_a_btrfs_are_counted_for_each_device() -> None:
     ("text", "words"),
     [
         ("  pool: tank\n state: ONLINE\n\tNAME STATE\n\ttank ONLINE 1.2K 0 0\n", "zpool status -P -p -L"),
+        (
+            "  pool: tank\n state: ONLINE\n\ttank ONLINE 0 0 0\n\t  /dev/sda ONLINE 0 1.2K 0\n",
+            "rounded its counts of tank: zpool status -P -p -L",
+        ),
+        (
+            "  pool: tank\n state: ONLINE\n\ttank ONLINE 0 0 0\n\t  sda ONLINE 0 7 0\n",
+            "does not say where the devices of tank are: zpool status -P -p -L",
+        ),
         ('{"report": [{"lv": [{"lv_name": "root"}]}]}', "lvs -a --reportformat json -o lv_uuid"),
         ('{"output_version": {"command": "zpool status"}}', "zpool status -j -p"),
         ("coretemp-isa-0000\nCore 0: +54.0 C\n", "sensors -j"),

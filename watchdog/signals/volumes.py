@@ -27,7 +27,7 @@ BUILDING = ("recover", "resync", "repair")
 HARMLESS = ("mismatches exist",)  # normal for swap on mirrors; a scrub repairs it
 UNREACHABLE = ("FAULTED", "UNAVAIL", "SUSPENDED")
 GONE_OR_WORSE = ("DEGRADED", "FAULTED", "UNAVAIL", "OFFLINE", "REMOVED")
-ROW = re.compile(r"^\t( *)(\S+)\s+([A-Z]+)\s+(\d+)\s+(\d+)\s+(\d+)")
+ROW = re.compile(r"^\t( *)(\S+)\s+([A-Z]+)\s+(\d\S*)\s+(\d\S*)\s+(\d\S*)")
 """Indentation, name, state, and errors of reading, writing and checksums, with -p as plain numbers."""
 
 STATE = re.compile(r"^\s*state: (\S+)", re.MULTILINE)
@@ -130,11 +130,16 @@ def in_zpool(text: str) -> Iterator[Array]:
     for block in re.split(r"^\s*pool: ", text, flags=re.MULTILINE)[1:]:
         name = block.split("\n", 1)[0].strip()
         found = [match.groups() for line in block.splitlines() if (match := ROW.match(line))]
+        if any(not count.isdigit() for row in found for count in row[3:]):
+            raise ValueError(f"zpool status has rounded its counts of {name}")
         rows = [Row(len(row[0]), row[1], row[2], sum(map(int, row[3:]))) for row in found]
         if not rows or rows[0].name != name:
             raise ValueError(f"zpool status says nothing about the devices of {name}")
-        state = STATE.search(block)
-        yield pool_of(name, state[1] if state else rows[0].state, rows, rebuilding=bool(RESILVER.search(block)))
+        stated = STATE.search(block)
+        state = stated[1] if stated else rows[0].state
+        if state not in UNREACHABLE and not any(row.name.startswith("/") for row in rows):
+            raise ValueError(f"zpool status does not say where the devices of {name} are")
+        yield pool_of(name, state, rows, rebuilding=bool(RESILVER.search(block)))
 
 
 def pool_of(name: str, state: str, rows: Sequence[Row], *, rebuilding: bool) -> Array:
