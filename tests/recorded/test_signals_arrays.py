@@ -49,6 +49,14 @@ def test_errors_of_members_are_counted_and_containers_of_metadata_are_no_arrays(
     assert not any(name == "md3" for name, _ in found)
 
 
+def test_arrays_whose_metadata_has_no_uuid_are_known_by_their_names(tmp_path: Path) -> None:
+    plant("arrays/md.txt", tmp_path / "block")
+    for name in ("md0", "md1"):
+        (tmp_path / f"block/{name}/md/uuid").write_text("00000000-0000-0000-0000-000000000000\n")
+    found = {item.device.identity for item in arrays(tmp_path).read(1.0) if item.signal == "array.failed"}
+    assert len(found) == 5
+
+
 def test_an_array_that_vanishes_is_unreadable_and_not_forgotten(tmp_path: Path) -> None:
     plant("arrays/md.txt", tmp_path / "block")
     reader = arrays(tmp_path)

@@ -87,12 +87,12 @@ def _md_arrays(block: Path) -> Iterator[Array]:
         level, disks = read_text(place / "level"), read_number(place / "raid_disks") or 0
         if level == "container" or not disks:
             continue  # only holds the metadata of others
-        name = place.parent.name
+        name, uuid = place.parent.name, read_text(place / "uuid")
         state = read_text(place / "array_state")
         redundancy = redundancy_of(level, disks)
         yield Array(
             kind="md",
-            identity=read_text(place / "uuid") or name,
+            identity=uuid if uuid.strip("0-") else name,  # zeros where firmware keeps the metadata
             name=name,
             redundancy=redundancy,
             lost=read_number(place / "degraded") or 0,
