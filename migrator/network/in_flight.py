@@ -21,11 +21,7 @@ from pathlib import Path
 
 from pyroute2 import netns
 
-from migrator.network.wire import internet_checksum
-
-MOST_PACKETS = 256
-MOST_BYTES = 256 << 10
-"""More than this is left to retransmission; what is lost behind the first is repeated soon: TCP sees the gap."""
+from migrator.network.wire import MOST_BYTES, MOST_PACKETS, internet_checksum
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 PACKET_HOST = 0  # include/uapi/linux/if_packet.h, like the next three

@@ -1,8 +1,12 @@
-"""What all packets have in common."""
+"""What all packets have in common, and how many of them are carried along (migrator.network.in_flight)."""
 
 from __future__ import annotations
 
 import struct
+
+MOST_PACKETS = 256
+MOST_BYTES = 256 << 10
+"""More than this is left to retransmission; what is lost behind the first is repeated soon: TCP sees the gap."""
 
 
 def internet_checksum(data: bytes) -> int:

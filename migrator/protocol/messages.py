@@ -27,7 +27,7 @@ from pydantic import Base64Bytes, Field, StringConstraints, model_validator
 
 from migrator.model import ContainerFacts, DrainDetails, Method, Pager, Rejection, Transport, Value
 from migrator.names import HostName, MigrationId
-from migrator.network.in_flight import MOST_BYTES, MOST_PACKETS
+from migrator.network.wire import MOST_BYTES, MOST_PACKETS
 
 Document = Annotated[str, StringConstraints(max_length=1 << 20)]
 """JSON of podman; a usual one has 20 KB."""

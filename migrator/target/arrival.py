@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from migrator.command import run
 from migrator.container.settle import start_anew
 from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.later import Later
 from migrator.model import Method
+from migrator.network.sever import moved_along
 from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
@@ -26,6 +29,8 @@ from migrator.storage import image, overlay
 from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
+
+in_flight = Later("migrator.network.in_flight")
 
 CONTROL_WAIT_S = 10.0
 RESTORE_WAIT_S = 45.0
@@ -90,6 +95,13 @@ class Arrival(ABC):
     @abstractmethod
     def close(self) -> None:
         """Wait for the end of what was started, and hang up."""
+
+    def hear(self, packets: Sequence[bytes]) -> None:
+        """Let it have what was under way to it when it was opened; what it does not get is sent again."""
+        if packets and self.pid:
+            addresses = moved_along(self._proposal.container.networks)
+            with suppress(OSError):
+                in_flight.replay(Path(f"/proc/{self.pid}/ns/net"), addresses, packets)
 
     def settle(self) -> None:  # noqa: B027  most need nothing more
         """It is here for good, with all its memory."""
@@ -188,6 +200,7 @@ class ParkedRestore(Arrival):
             self._ask({"do": "refresh"})
         self.layer_changed = False
         self._ask({"do": "begin"})
+        _ = in_flight.replay  # loaded now, for the commit must not wait for it
 
     def _call_podman(self, argv: list[str], configuration: Path) -> Scope:
         """Let podman restore it in a scope of ours, or in the unit that it belongs to."""

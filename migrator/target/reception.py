@@ -19,8 +19,6 @@ from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase
-from migrator.network.in_flight import replay
-from migrator.network.sever import moved_along
 from migrator.pager.sink import SinkState
 from migrator.protocol import evidence
 from migrator.protocol.journal import Decision, Fate
@@ -165,7 +163,7 @@ class Reception:
             opened_now = self._opened_at is None
             if self._opened_at is None:
                 self._opened_at = self._open()
-            self._replay(packets)
+            self._arrival.hear(packets)
             if reply is Reply.DO:
                 self._let_memory_flow()
             if opened_now:
@@ -181,13 +179,6 @@ class Reception:
             if not self._arrival.lives:
                 self._lose(f"the restored container is gone: {error}")
             raise
-
-    def _replay(self, packets: Sequence[bytes]) -> None:
-        """Let the container have what was under way to it; what it does not get is retransmitted."""
-        if packets and self._arrival.pid:
-            addresses = moved_along(self.proposal.container.networks)
-            with suppress(OSError):
-                replay(Path(f"/proc/{self._arrival.pid}/ns/net"), addresses, packets)
 
     def _let_memory_flow(self) -> None:
         if self.proposal.method is Method.LAZY:

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from migrator.network.in_flight import (
-    MOST_BYTES,
-    MOST_PACKETS,
     Capture,
     as_words,
     destination,
@@ -22,7 +20,7 @@ from migrator.network.in_flight import (
     whole,
     within_limits,
 )
-from migrator.network.wire import internet_checksum
+from migrator.network.wire import MOST_BYTES, MOST_PACKETS, internet_checksum
 from migrator.protocol.messages import InFlight
 
 OURS, OURS_6, CLIENT, CLIENT_6 = "192.0.2.7", "2001:db8::7", "192.0.2.1", "2001:db8::1"
