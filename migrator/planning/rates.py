@@ -23,10 +23,10 @@ class Rates:
     of a host promises too little rather than too much, three migrations later it knows better.
     """
 
-    copy_s: float = 5.0  # to agree, and to compare files, images and volumes
+    copy_s: float = 8.0  # to agree, and to compare files, images and volumes
     park_s: float = 1.5  # podman creates storage and network on the target
-    freeze_s: float = 0.5
-    release_s: float = 1.5
+    freeze_s: float = 0.6
+    release_s: float = 1.8
     cold_s: float = 5.0  # a stop and a start; how long a program takes for them is its own affair
     copy_bytes_per_s: float = 100e6
     drain_bytes_per_s: float = 130e6

@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from migrator.control import ControlServer, Message
@@ -165,7 +166,8 @@ class SourceShim:
 
     def _silence(self) -> None:
         if self._capture is not None:
-            self._capture.begin()
+            with suppress(OSError):  # then senders repeat what comes now
+                self._capture.begin()
         (self._porter or gate.Porter(self._namespace)).shut()
 
     def _abort(self) -> Message:

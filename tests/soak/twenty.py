@@ -59,7 +59,8 @@ def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
         members.kill(0)
     middle, middle_at = fleet.lifeboat(alpha, "plan"), time.time()
     fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
-    history = [item for item in fleet.lifeboat(alpha, *HISTORY) if item["phases"][0]["began_at"] > broken_at]
+    went = [item for item in fleet.lifeboat(alpha, *HISTORY) if item["source"] == "alpha"]
+    history = [item for item in went if item["phases"][0]["began_at"] > broken_at]
     tell(fleet, first, history)
     began_at = min(item["phases"][0]["began_at"] for item in history)
     ended_at = max(ended(item) for item in history)
