@@ -17,9 +17,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import netns
-
 from migrator.model import NetworkAttachment
+from migrator.network.namespace import inside
 from migrator.network.wire import internet_checksum
 
 ETH_P_ARP = 0x0806
@@ -46,14 +45,11 @@ class Announcer:
     def __init__(self, namespace: Path, announcements: tuple[Announcement, ...]) -> None:
         self._stack = ExitStack()
         self._ready: list[tuple[socket.socket, bytes]] = []
-        netns.pushns(str(namespace))
-        try:
+        with inside(namespace):
             for announcement in announcements:
                 raw = self._stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
                 raw.bind((announcement.interface, 0))
                 self._ready.append((raw, announcement.frame))
-        finally:
-            netns.popns()
 
     def announce(self) -> None:
         """Send every frame once."""

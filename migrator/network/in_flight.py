@@ -19,8 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from pyroute2 import netns
-
+from migrator.network.namespace import inside
 from migrator.network.wire import MOST_BYTES, MOST_PACKETS, internet_checksum
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
@@ -51,8 +50,7 @@ class Capture:
         """Open the sockets; raises `OSError`."""
         self._stack = ExitStack()
         self._sockets: list[tuple[socket.socket, int]] = []
-        netns.pushns(str(namespace))
-        try:
+        with inside(namespace):
             for protocol in PROTOCOL_AT:
                 opened = self._stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
                 _only_tcp(opened, protocol)
@@ -60,8 +58,6 @@ class Capture:
                 opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
                 opened.setblocking(False)
                 self._sockets.append((opened, protocol))
-        finally:
-            netns.popns()
 
     def begin(self) -> None:
         """Keep from now on what comes on any interface."""
@@ -96,17 +92,14 @@ def replay(namespace: Path, addresses: Iterable[str], packets: Iterable[bytes]) 
     ours = {ipaddress.ip_interface(address).ip for address in addresses}
     taken = [packet for packet in within_limits(packets) if whole(packet, checksum_missing=False) == packet]
     done = 0
-    netns.pushns(str(namespace))
-    try:
-        for family in (socket.AF_INET, socket.AF_INET6):
+    with inside(namespace):
+        for version, family in FAMILIES.items():
             with suppress(OSError), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
                 for packet in taken:
                     target = destination(packet)
-                    if target in ours and FAMILIES[target.version] == family:
+                    if target in ours and target.version == version:
                         raw.sendto(packet, (str(target), 0))
                         done += 1
-    finally:
-        netns.popns()
     return done
 
 

@@ -7,6 +7,11 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyroute2 import netns
 
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
@@ -26,3 +31,16 @@ def enter_private_network() -> None:
         raise OSError(code, f"unshare(CLONE_NEWNET): {os.strerror(code)}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+
+
+@contextmanager
+def inside(namespace: Path) -> Iterator[None]:
+    """Let the calling thread open sockets in the network namespace at this path, where they stay.
+
+    Raises `OSError`.
+    """
+    netns.pushns(str(namespace))
+    try:
+        yield
+    finally:
+        netns.popns()

@@ -15,7 +15,7 @@ from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.model import ContainerFacts, Phase
 from migrator.peers.client import PeerClient
 from migrator.protocol.journal import Decision
-from migrator.protocol.messages import Opened, Report, Standing
+from migrator.protocol.messages import InFlight, Opened, Report, Standing
 from migrator.protocol.steps import SourceStep, source_step
 from migrator.protocol.timeline import Timeline
 from migrator.runtime import podman, tombstone
@@ -78,8 +78,7 @@ class Handover:
         """Tell the target that it may open its gate; one that does not take it is asked how it stands."""
         began_at = time.time()
         try:
-            path = f"/v1/migrations/{self._id}/commit"
-            self._target.call("POST", path, self._holding.in_flight(), Opened, timeout_s=CONTROL_WAIT_S)
+            self._say_commit(self._holding.in_flight())
         except LifeboatError as error:
             self._timeline.tell(f"{self._target.name} does not take the commit: {error}")
             time.sleep(POLL_S)
@@ -90,7 +89,11 @@ class Handover:
         late = self._holding.in_flight()  # came before the neighbours knew of the new place
         if late.packets:
             with suppress(LifeboatError):
-                self._target.call("POST", path, late, Opened, timeout_s=CONTROL_WAIT_S)
+                self._say_commit(late)
+
+    def _say_commit(self, in_flight: InFlight) -> None:
+        path = f"/v1/migrations/{self._id}/commit"
+        self._target.call("POST", path, in_flight, Opened, timeout_s=CONTROL_WAIT_S)
 
     def _ask(self) -> Report | None:
         """Ask the target how it stands; None when it does not answer."""

@@ -24,13 +24,13 @@ from migrator.network.wire import MOST_BYTES, MOST_PACKETS, internet_checksum
 from migrator.protocol.messages import InFlight
 
 OURS, OURS_6, CLIENT, CLIENT_6 = "192.0.2.7", "2001:db8::7", "192.0.2.1", "2001:db8::1"
-SYN, RST_OR_ACK = 0x02, 0x14
+SYN = 0x02
 
 
-def tcp(source: str, target: str, ports: tuple[int, int], payload: bytes = b"", *, flags: int = SYN) -> bytes:
+def tcp(source: str, target: str, ports: tuple[int, int], payload: bytes = b"") -> bytes:
     """Return a packet with everything right."""
     here, there = (ipaddress.ip_address(address).packed for address in (source, target))
-    segment = struct.pack("!HHIIBBHHH", *ports, 1, 0, 5 << 4, flags, 1000, 0, 0) + payload
+    segment = struct.pack("!HHIIBBHHH", *ports, 1, 0, 5 << 4, SYN, 1000, 0, 0) + payload
     pseudo = here + there + struct.pack("!II", len(segment), socket.IPPROTO_TCP)
     segment = segment[:16] + struct.pack("!H", internet_checksum(pseudo + segment)) + segment[18:]
     if len(here) == 16:
@@ -54,7 +54,7 @@ def test_only_whole_and_right_packets_are_carried(source: str, target: str) -> N
 
 
 def test_fragments_and_other_protocols_are_not_carried() -> None:
-    packet = bytearray(tcp(CLIENT, OURS, (5, 80)))
+    packet = tcp(CLIENT, OURS, (5, 80))
     for offset, value in ((9, socket.IPPROTO_UDP), (6, 0x20), (7, 1), (0, 0x44), (0, 0x50)):
         changed = bytearray(packet)
         changed[offset] = value

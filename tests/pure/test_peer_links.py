@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -17,12 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrator.command import kill_group, spawn
-from migrator.control import ControlClient
 from migrator.errors import PeerError, PrerequisiteError
-from migrator.model import Pager
 from migrator.pager.greeting import BULK, FAULTS, GREETING_BYTES, VERSION
-from migrator.pager.sink import CONTROL, ORDER, SinkOrder
 from migrator.peers import membership, server, stream_server
 from migrator.peers.client import PeerClient
 from migrator.peers.limits import AT_ONCE, Limits, Receive, Scope, Send, Use
@@ -32,6 +27,7 @@ from migrator.peers.stream_server import StreamServer, feed_command
 from migrator.peers.streams import HEADER_LIMIT_BYTES, PART, Header, open_stream, send_command_output
 from migrator.peers.tls import Door
 from tests.pure.cluster import LOOPBACK, connect, free_port, host_facts, listening, make_cluster, serving
+from tests.pure.sink_process import SinkProcess
 
 EXAMPLES = int(os.environ.get("LIFEBOAT_FUZZ_EXAMPLES", "25"))
 
@@ -249,36 +245,6 @@ def test_a_removed_host_loses_its_open_streams(tmp_path: Path) -> None:
         streams.server.stop()
 
 
-class SinkProcess:
-    """Beta's page sink, for a migration from alpha."""
-
-    def __init__(self, place: Path) -> None:
-        self.alpha, self.beta, self.gamma = make_cluster(place / "etc", "alpha", "beta", "gamma")
-        directory = place / "m"
-        directory.mkdir()
-        order = SinkOrder(
-            migration="0a0a", source="alpha", pki=str(self.beta.pki), ports=(20_000, 60_000), criu="criu",
-            pager=Pager.LIFEBOAT, reconnect_limit_s=5, secret="one",
-        )  # fmt: skip
-        (directory / ORDER).write_text(order.model_dump_json())
-        self.process = spawn([sys.executable, "-P", "-m", "migrator.pager", str(directory)])
-        self.control = ControlClient(directory / CONTROL, timeout_s=30, what="the sink")
-        self.port = int(self.control.ask({"do": "progress"}, timeout_s=30)["port"])
-        self.peer = self.beta.peer("beta")
-
-    def greet(self, caller: PeerDirectory, greeting: bytes) -> ssl.SSLSocket:
-        """Call the sink."""
-        link = connect(caller, self.peer, self.port, [greeting])
-        link.settimeout(15)
-        return link
-
-    def close(self) -> None:
-        """End it."""
-        self.control.close()
-        kill_group(self.process)
-        self.process.communicate()
-
-
 @pytest.fixture(scope="module")
 def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SinkProcess]:
     """A page sink."""
@@ -395,12 +361,11 @@ def test_half_a_request_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
 def test_bodies_have_an_end(tmp_path: Path) -> None:
     alpha, beta = make_cluster(tmp_path, "alpha", "beta")
     with serving(beta) as peer:
-        head = b"Content-Length: 99999999999\r\n"
-        with connect(alpha, peer, greeting=[b"POST /v1/peers HTTP/1.1\r\nHost: b\r\n" + head + b"\r\n"]) as link:
+        post = b"POST /v1/peers HTTP/1.1\r\nHost: b\r\n"
+        with connect(alpha, peer, greeting=[post + b"Content-Length: 99999999999\r\n\r\n"]) as link:
             link.settimeout(20)
             assert link.recv(4096).split(b" ")[1] == b"413"
-        head = b"Transfer-Encoding: chunked\r\n"
-        with connect(alpha, peer, greeting=[b"POST /v1/peers HTTP/1.1\r\nHost: b\r\n" + head + b"\r\n"]) as link:
+        with connect(alpha, peer, greeting=[post + b"Transfer-Encoding: chunked\r\n\r\n"]) as link:
             link.settimeout(20)
             chunks = (b"100000\r\n" + bytes(1 << 20) + b"\r\n") * 10
             sender = threading.Thread(target=send_quietly, args=(link, chunks))

@@ -4,55 +4,41 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from migrator.command import kill_group, spawn
-from migrator.control import ControlClient
 from migrator.errors import LifeboatError
-from migrator.model import Pager
-from migrator.pager.sink import CONTROL, ORDER, RESTORE_FINISHED, RESTORE_SOCKET, SinkOrder
-from tests.pure.cluster import make_cluster
+from migrator.pager.sink import RESTORE_FINISHED, RESTORE_SOCKET
+from tests.pure.sink_process import SinkProcess
 
 ZOMBIE = struct.pack("<i", -7)  # a process without memory, and so without a userfaultfd
 
 
 class Restore:
-    """A sink in a process of its own, and the end of its socket that `criu restore` would have."""
+    """A sink, and the end of its socket that `criu restore` would have."""
 
     def __init__(self, place: Path) -> None:
-        _, beta = make_cluster(place / "etc", "alpha", "beta")
-        directory = place / "sink"
-        directory.mkdir()
-        order = SinkOrder(
-            migration="0a0a", source="alpha", pki=str(beta.pki), ports=(20_000, 60_000), criu="criu",
-            pager=Pager.LIFEBOAT, reconnect_limit_s=5, secret="one",
-        )  # fmt: skip
-        (directory / ORDER).write_text(order.model_dump_json())
-        self.process = spawn([sys.executable, "-P", "-m", "migrator.pager", str(directory)])
-        self.control = ControlClient(directory / CONTROL, timeout_s=30, what="the sink")
+        self.sink = SinkProcess(place)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.connect(str(directory / RESTORE_SOCKET))
+        self.socket.connect(str(self.sink.directory / RESTORE_SOCKET))
 
     def go(self) -> str:
         """Say that the tree belongs here; return what the sink minds."""
         with pytest.raises(LifeboatError) as found:
-            self.control.ask({"do": "go", "pid": 1}, timeout_s=30)
+            self.sink.control.ask({"do": "go", "pid": 1}, timeout_s=30)
         return found.value.message
 
     def event(self) -> str:
         """Return how far the sink has come."""
-        return str(self.control.ask({"do": "progress"}, timeout_s=30)["event"])
+        return str(self.sink.control.ask({"do": "progress"}, timeout_s=30)["event"])
 
     def close(self) -> None:
-        """End it."""
-        self.control.close()
-        kill_group(self.process)
-        self.process.communicate()
+        """End both."""
+        self.socket.close()
+        self.sink.close()
 
 
 @pytest.fixture
@@ -60,7 +46,6 @@ def restore(tmp_path: Path) -> Iterator[Restore]:
     """A sink to which a restore has called."""
     found = Restore(tmp_path)
     yield found
-    found.socket.close()
     found.close()
 
 

@@ -19,7 +19,6 @@ from tests.lab.lab import Lab
 
 MIDDLE = 5  # containers that have left when the second thing goes wrong
 LIMIT_S = 900.0
-HISTORY = ("history", "--limit", "200")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,10 +38,16 @@ def main(argv: Sequence[str]) -> int:
     return 1 if wrong else 0
 
 
+def away(fleet: Fleet, since: float = 0.0) -> list[dict[str, Any]]:
+    """Return the migrations away from alpha that have ended, of those begun since then (Unix seconds)."""
+    history = fleet.lifeboat(fleet.lab.host("alpha"), "history", "--limit", "200")
+    ours = [item for item in history if item["source"] == "alpha"]
+    return [item for item in ours if item["phases"][0]["began_at"] > since]
+
+
 def left(fleet: Fleet, since: float = 0.0) -> list[dict[str, Any]]:
-    """Return the migrations away from alpha that are done, of those begun since then (Unix seconds)."""
-    done = [item for item in fleet.lifeboat(fleet.lab.host("alpha"), *HISTORY) if item["phase"] == "done"]
-    return [item for item in done if item["source"] == "alpha" and item["phases"][0]["began_at"] > since]
+    """Return those of them that are done."""
+    return [item for item in away(fleet, since) if item["phase"] == "done"]
 
 
 def begin(fleet: Fleet) -> None:

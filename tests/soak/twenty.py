@@ -17,7 +17,7 @@ from typing import Any
 from tests.lab.fleet import SELDOM_S, SETTINGS, Fleet, mixed_boxes
 from tests.lab.lab import Lab
 from tests.lab.members import Members
-from tests.soak.fleet import HISTORY, LIMIT_S, MIDDLE, left
+from tests.soak.fleet import LIMIT_S, MIDDLE, away, left
 
 ETCD_PORT = 2379
 
@@ -59,8 +59,7 @@ def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
         members.kill(0)
     middle, middle_at = fleet.lifeboat(alpha, "plan"), time.time()
     fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
-    went = [item for item in fleet.lifeboat(alpha, *HISTORY) if item["source"] == "alpha"]
-    history = [item for item in went if item["phases"][0]["began_at"] > broken_at]
+    history = away(fleet, broken_at)
     tell(fleet, first, history)
     began_at = min(item["phases"][0]["began_at"] for item in history)
     ended_at = max(ended(item) for item in history)

@@ -77,25 +77,16 @@ def _lvs(text: str, _: str, now: float) -> Told:
         raise ValueError(f"lvs was not asked for {error}: {wanted}") from error
 
 
-def _zpool(text: str, _: str, now: float) -> Told:
-    try:
-        return _of(in_zpool(text), now)
-    except ValueError as error:
-        raise ValueError(f"{error}: zpool status -P -p -L") from error
+def _asked(read: Callable[[str], Iterator[Array]], wanted: str) -> Callable[[str, str, float], Told]:
+    """Return how an output about arrays is read; `wanted` is how the program had to be asked for it."""
 
+    def read_or_tell(text: str, _: str, now: float) -> Told:
+        try:
+            return _of(read(text), now)
+        except ValueError as error:
+            raise ValueError(f"{error}: {wanted}") from error
 
-def _zpool_json(text: str, _: str, now: float) -> Told:
-    try:
-        return _of(in_zpool_json(_json(text)), now)
-    except ValueError as error:
-        raise ValueError(f"{error}: zpool status -j -p") from error
-
-
-def _mdadm(text: str, _: str, now: float) -> Told:
-    try:
-        return _of(in_mdadm(text), now)
-    except ValueError as error:
-        raise ValueError(f"{error}: mdadm --detail /dev/mdX") from error
+    return read_or_tell
 
 
 def is_sensors(text: str) -> bool:
@@ -164,11 +155,16 @@ def _upsc(text: str, name: str, now: float) -> Told:
 PROGRAMS: tuple[Known, ...] = (
     ("the output of lvs", _is_lvs, _lvs),
     ("the output of sensors -j", is_sensors, _sensors),
-    ("the output of zpool status", lambda text: bool(POOL.search(text)), _zpool),
-    ("the output of zpool status -j", lambda text: is_zpool_json(_json(text)), _zpool_json),
+    ("the output of zpool status", lambda text: bool(POOL.search(text)), _asked(in_zpool, "zpool status -P -p -L")),
+    (
+        "the output of zpool status -j",
+        lambda text: is_zpool_json(_json(text)),
+        _asked(lambda text: in_zpool_json(_json(text)), "zpool status -j -p"),
+    ),
     ("the output of btrfs device stats", lambda text: bool(BTRFS_STAT.search(text)), _btrfs),
     ("/proc/mdstat", lambda text: bool(MDSTAT.search(text)), _mdstat),
-    ("the output of mdadm --detail", is_mdadm, _mdadm),  # after mdstat, which knows all arrays of a host
+    # After mdstat, which knows all arrays of a host.
+    ("the output of mdadm --detail", is_mdadm, _asked(in_mdadm, "mdadm --detail /dev/mdX")),
     ("the output of upsc", lambda text: bool(UPSC.search(text)), _upsc),
     (
         "the output of apcaccess",
