@@ -19,8 +19,8 @@ ENOUGH_SAMPLES = 3
 class Rates:
     """Seconds and bytes per second of one migration.
 
-    The defaults are those of three migrations at once on two busy cores (docs/bench-evacuate.md): the first plan
-    of a host promises too little rather than too much, three migrations later it knows better.
+    The defaults are those of three migrations at once on two busy cores (docs/bench-evacuate.md): on hosts of their
+    own it goes faster than the first plan says, and three migrations later a plan knows better.
     """
 
     copy_s: float = 8.0  # to agree, and to compare files, images and volumes
