@@ -172,6 +172,18 @@ def test_a_failing_data_disk_takes_only_what_lies_on_it(tmp_path: Path) -> None:
     assert house.engine.moved == ["web"], "what stays is not asked again and again"
 
 
+def test_a_suspect_data_disk_copies_ahead_only_what_lies_on_it(tmp_path: Path) -> None:
+    house = House(tmp_path, FakeEngine(web="beta", db="beta"), warm_up_s=3600)
+    on_disks(house, web="/srv/web", db="/data/db")
+    rule = RULE.replace('verdict = "failing"', 'verdict = "suspect"\naffects = "storage"\nmode = "act"')
+    (house.directory / "local/rules.toml").write_text(rule)
+    assert house.daemon.reload() == ""
+    house.read(1.0)
+    assert house.tick() is HostState.SUSPECT
+    assert house.engine is not None
+    assert house.engine.staged == {"web": "beta"}
+
+
 EVACUATION_KINDS = (Kind.EVACUATION_STARTED, Kind.EVACUATION_ENDED)
 WIDER = """
 [[rule]]
