@@ -334,6 +334,7 @@ class MigrationOutcome(Value):
     drained_bytes: int | None = None
     drain: DrainDetails | None = None
     waited_s: float = 0.0  # of its preparation, for its turn among the other migrations of this host
+    parked_s: float = 0.0  # of its preparation, from its place among those away to parked on both sides
     phases: tuple[PhaseTime, ...] = ()
     error_code: str = ""
     error: str = ""

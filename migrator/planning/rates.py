@@ -91,11 +91,12 @@ def _rates(pasts: Sequence[Past]) -> Rates:
     lazy = [past.outcome for past in pasts if past.outcome.method is Method.LAZY]
     full = [past for past in pasts if past.outcome.method is Method.FULL]
     return Rates(
-        copy_s=_typical([_prepared_s(past) - DEFAULTS.park_s for past in small], DEFAULTS.copy_s),
+        copy_s=_typical([_copied_s(past.outcome) for past in small], DEFAULTS.copy_s),
+        park_s=_typical([past.outcome.parked_s for past in pasts], DEFAULTS.park_s),
         freeze_s=_typical([item.freeze_ms / 1000 for item in lazy if item.freeze_ms], DEFAULTS.freeze_s),
         release_s=_typical([_lasted_s(past.outcome, Phase.RELEASE) for past in pasts], DEFAULTS.release_s),
         copy_bytes_per_s=_flow(
-            [(past.container.disk_bytes, _prepared_s(past)) for past in pasts], DEFAULTS.copy_bytes_per_s
+            [(past.container.disk_bytes, _copied_s(past.outcome)) for past in pasts], DEFAULTS.copy_bytes_per_s
         ),
         drain_bytes_per_s=_flow(
             [(item.drained_bytes or 0, item.drain_s or 0.0) for item in lazy], DEFAULTS.drain_bytes_per_s
@@ -107,8 +108,8 @@ def _rates(pasts: Sequence[Past]) -> Rates:
     )
 
 
-def _prepared_s(past: Past) -> float:
-    return _lasted_s(past.outcome, Phase.PREPARE) - past.outcome.waited_s
+def _copied_s(outcome: MigrationOutcome) -> float:
+    return _lasted_s(outcome, Phase.PREPARE) - outcome.waited_s - outcome.parked_s
 
 
 def _lasted_s(outcome: MigrationOutcome, phase: Phase) -> float:

@@ -71,6 +71,7 @@ class Timeline:
         drained_bytes: int | None = None,
         drain: DrainDetails | None = None,
         waited_s: float = 0.0,
+        parked_s: float = 0.0,
     ) -> MigrationOutcome:
         """Enter a final phase and return the outcome, journalled."""
         self.enter(phase, str(error) if error else "")
@@ -86,6 +87,7 @@ class Timeline:
             drained_bytes=drained_bytes,
             drain=drain,
             waited_s=waited_s,
+            parked_s=parked_s,
             phases=tuple(self._times),
             error_code=error.code if error else "",
             error=str(error) if error else "",

@@ -69,6 +69,7 @@ class SourceMigration:
         self._turn = ExitStack()  # places in line, given back when the migration ends, however it does
         self._freeze_turn = ExitStack()
         self._waited_s = 0.0
+        self._parked_s = 0.0
         self._id = migration
         self._container = container
         self._target = target
@@ -148,7 +149,9 @@ class SourceMigration:
                     self._send_image()
         self._copy_ahead()
         self._wait_for_place()
+        began_at = time.monotonic()
         self._park(accepted)
+        self._parked_s = time.monotonic() - began_at
 
     def _send_image(self) -> None:
         self._go_on()
@@ -279,6 +282,7 @@ class SourceMigration:
             settled=settled,
             freeze_ms=(opened_at - self._frozen_at) * 1000 if opened_at and self._frozen_at else None,
             waited_s=self._waited_s,
+            parked_s=self._parked_s,
             drain_s=report.drain_s if report else None,
             drained_bytes=report.drained_bytes if report else None,
             drain=report.drain if report else None,

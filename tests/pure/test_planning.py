@@ -210,6 +210,7 @@ def outcome(target: str, freeze_ms: float, drained_bytes: int, drain_s: float, w
         drained_bytes=drained_bytes,
         drain_s=drain_s,
         waited_s=waited_s,
+        parked_s=1.25,
         phases=phases,
     )
 
@@ -219,7 +220,8 @@ def test_rates_are_measured_for_each_host_and_waiting_for_a_turn_counts_nothing(
     pasts += [Past(container(), outcome("c", 900, MIB, 0.001, 0))]
     found = measured(pasts, ["b"])
     assert found["b"].freeze_s == 0.5
-    assert found["b"].copy_s == pytest.approx(5 - DEFAULTS.park_s)
+    assert found["b"].copy_s == pytest.approx(5 - 1.25)
+    assert found["b"].park_s == pytest.approx(1.25)
     assert found["b"].release_s == pytest.approx(0.7)
     assert found["b"].drain_bytes_per_s == pytest.approx(200 * MIB)
     alone = measured(pasts[-1:], ["c"])["c"]
