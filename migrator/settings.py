@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from migrator.model import Fallback, Method, Pager, Transport, Value
 from migrator.pager.rate import Compression
-from migrator.planning.schedule import Limits
+from migrator.planning.limits import Limits
 
 PODMAN_CREATE_LIMIT_S = 240
 """Podman gives its monitor this long to report a started container (`ContainerCreateTimeout`,

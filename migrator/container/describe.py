@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from migrator.command import run
 from migrator.container import mounts, quadlet
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, QuadletUnit, VolumeMount
+from migrator.network.namespace import interfaces
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.words import UNIT_LABEL
-
-TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def attachments(
         for name, network in (inspected["NetworkSettings"].get("Networks") or {}).items()
         if name in drivers  # host and none are not networks that could be moved
     }
-    interfaces = _interfaces(pid) if len(networks) > 1 else {}
+    names = _interfaces(pid) if len(networks) > 1 else {}
     found = []
     for name, network in networks.items():
         pairs = [
@@ -133,7 +131,7 @@ def attachments(
             NetworkAttachment(
                 network=name,
                 driver=drivers[name],
-                interface=interfaces.get(network["MacAddress"], "eth0"),
+                interface=names.get(network["MacAddress"], "eth0"),
                 mac=network["MacAddress"],
                 addresses=tuple(f"{address}/{length}" for address, length in pairs if address),
             )
@@ -143,10 +141,9 @@ def attachments(
 
 def _interfaces(pid: int) -> dict[str, str]:
     """Return MAC address -> interface in a container, for podman's description does not tell which is which."""
-    argv = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link"]
-    result = run(argv, timeout_s=TIMEOUT_S, check=False)
-    links = json.loads(result.output or "[]") if result.status == 0 else []
-    return {link["address"]: link["ifname"] for link in links if "address" in link}
+    with suppress(OSError):  # it ended meanwhile
+        return interfaces(Path(f"/proc/{pid}/ns/net"))
+    return {}
 
 
 def _volume(mount: Mapping[str, Any], rules: StorageRules, volumes: Mapping[str, Mapping[str, Any]]) -> VolumeMount:

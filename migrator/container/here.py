@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from migrator.command import run
 from migrator.container import mounts, quadlet
 from migrator.container.fit import Here, PathHere, Remains, UnitHere, VolumeHere, refusals
 from migrator.errors import PrerequisiteError
 from migrator.host import hardware
 from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
+from migrator.network.namespace import addresses
 from migrator.runtime import podman, tombstone
 from migrator.settings import BindMounts
 from migrator.target.hall import Hall
 from migrator.target.staging import staged_volumes
 
-TIMEOUT_S = 10.0
 NAMESPACES = Path("/run/netns")
 STORAGE = Path("/var/lib/containers")
 
@@ -79,7 +78,7 @@ class Look:
 
     @cached_property
     def _addresses(self) -> frozenset[str]:
-        return frozenset(addresses())
+        return frozenset(taken_addresses())
 
 
 def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> bool:
@@ -94,17 +93,17 @@ def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> b
             code="target-name-taken",
             hint=f"remove it there: podman rm {container.name}",
         )
-    if found := refusals(container, Look(hall).here(container)):
+    here = Look(hall).here(container)
+    if found := refusals(container, here):
         why = "; ".join(item.reason for item in found)
         raise PrerequisiteError(f"{host} cannot take {container.name}: {why}", code=found[0].code)
-    needs_image = not podman.has_image(container.image_id)
-    if needs_image and not copy_image:
+    if not here.has_image and not copy_image:
         raise PrerequisiteError(
             f"{host} lacks the image {container.image}",
             code="target-lacks-image",
             hint="load it there, or set migrator.copy_images = true",
         )
-    return needs_image
+    return not here.has_image
 
 
 def remains(state: Path, container: ContainerFacts) -> Remains:
@@ -120,16 +119,14 @@ def remains(state: Path, container: ContainerFacts) -> Remains:
     return Remains(waiting | frozenset(story.get("volumes", ())), frozenset(story.get("paths", ())))
 
 
-def addresses() -> Iterator[str]:
+def taken_addresses() -> Iterator[str]:
     """Return the addresses in all named network namespaces of this host: podman names those of its containers.
 
     Asking podman would wait for the lock of a container that is just coming.
     """
     for namespace in sorted(NAMESPACES.iterdir()) if NAMESPACES.is_dir() else ():
-        argv = ["nsenter", f"--net={namespace}", "ip", "-json", "address"]
-        result = run(argv, timeout_s=TIMEOUT_S, check=False)
-        for link in json.loads(result.output or "[]") if result.status == 0 else ():
-            yield from (item["local"] for item in link.get("addr_info", ()) if item.get("scope") == "global")
+        with suppress(OSError):  # its container ended meanwhile
+            yield from addresses(namespace)
 
 
 def _unit(unit: QuadletUnit) -> UnitHere:

@@ -9,10 +9,11 @@ from migrator.choice.labels import wishes
 from migrator.choice.need import Claim, Need, Room
 from migrator.choice.score import Link
 from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, PlannedMigration
+from migrator.planning.limits import Limits
 from migrator.planning.order import Unit, ordered_units
 from migrator.planning.pack import Packer, Placement
 from migrator.planning.rates import DEFAULTS, Rates
-from migrator.planning.schedule import Limits, Schedule, Times
+from migrator.planning.schedule import Schedule, Times
 
 EXPLAINED_PAIRS = 20_000
 """Up to so many pairs of container and host, a plan also tells of hosts it did not have to look at."""

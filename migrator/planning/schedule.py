@@ -11,17 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from migrator.model import ContainerFacts, Method
+from migrator.planning.limits import Limits
 from migrator.planning.rates import Rates
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How many migrations of one source may be at a stage at once."""
-
-    at_once: int = 3  # begun and not ended
-    away: int = 2  # parked, frozen or draining
-    away_per_target: int = 2
-    freezes: int = 1
 
 
 @dataclass(frozen=True)

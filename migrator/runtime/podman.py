@@ -10,6 +10,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -164,8 +165,16 @@ def network_drivers() -> dict[str, str]:
     return {item["name"]: item["driver"] for item in _json(["podman", "network", "ls", "--format", "json"])}
 
 
-def upper_directory(name: str) -> Path:
-    """Return where the writable layer of a container lies."""
+@dataclass(frozen=True)
+class Directories:
+    """Where the files of one container lie."""
+
+    upper: Path  # its writable layer
+    shared_memory: Path  # the tmpfs that is its /dev/shm
+
+
+def directories(name: str) -> Directories:
+    """Return where the files of a container lie."""
     inspected = inspect(name)
     driver = inspected["GraphDriver"]
     if driver["Name"] != "overlay":
@@ -174,13 +183,7 @@ def upper_directory(name: str) -> Path:
             code="storage-driver",
             hint="only overlay is supported",
         )
-    return Path(driver["Data"]["UpperDir"])
-
-
-def shared_memory_directory(name: str) -> Path:
-    """Return the tmpfs that is the container's /dev/shm."""
-    inspected = inspect(name)
-    return Path(inspected["StaticDir"]) / "shm"
+    return Directories(Path(driver["Data"]["UpperDir"]), Path(inspected["StaticDir"]) / "shm")
 
 
 def first_pid(name: str) -> int:

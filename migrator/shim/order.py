@@ -59,9 +59,7 @@ def write_order(directory: Path, order: Order) -> Path:
     """Write everything one parked podman needs; return the file for `CONTAINERS_CONF_OVERRIDE`."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / ORDER).write_text(order.model_dump_json())
-    script = directory / "runc"
-    python = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
-    _write_script(script, f'#!/bin/sh\nexec {python} "$@"\n')
+    script = _write_runtime(directory, order.runc)
     configuration = directory / "containers.conf"
     text = f'[engine.runtimes]\nrunc = ["{script}"]\n'
     if order.side is Side.TARGET:
@@ -83,6 +81,24 @@ def real_runc() -> str:
     if not found:
         raise PrerequisiteError("runc is not installed", code="runc-missing", hint="apt-get install runc")
     return found
+
+
+def _write_runtime(directory: Path, runc: str) -> Path:
+    """Write what podman calls in runc's place: our shim for a checkpoint or a restore, runc itself for all else.
+
+    Podman asks runc some ten times around a migration, and to start Python costs more than to ask.
+    """
+    script = directory / "runc"
+    shim = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
+    lines = [
+        "#!/bin/sh",
+        'case " $* " in *" --help "*) ;; *) for word in "$@"; do',
+        f'    case $word in checkpoint | restore) exec {shim} "$@" ;; esac',
+        "done ;; esac",
+        f'exec {shlex.quote(runc)} "$@"',
+    ]
+    _write_script(script, "\n".join(lines) + "\n")
+    return script
 
 
 def _write_gate_helper(directory: Path) -> Path:

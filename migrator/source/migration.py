@@ -180,13 +180,14 @@ class SourceMigration:
 
     def _copy_ahead(self) -> None:
         self._trees = trees(self._container, Treatment.COPY)
-        self._trees.append(Tree(LAYER, podman.upper_directory(self._container.id)))
+        places = podman.directories(self._container.id)
+        self._trees.append(Tree(LAYER, places.upper))
         for tree in self._trees:
             self._timeline.tell(f"copying {tree.name} ahead")
             limit_s = self._shared.settings.copy_limit_s
             self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s)
         if self._method is not Method.COLD:
-            self._trees.append(Tree(SHARED_MEMORY, podman.shared_memory_directory(self._container.id)))
+            self._trees.append(Tree(SHARED_MEMORY, places.shared_memory))
             self._trees += trees(self._container, Treatment.COPY_LATE)
 
     @property

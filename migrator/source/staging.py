@@ -122,4 +122,4 @@ class Stager:
 def waiting_trees(container: ContainerFacts) -> list[Tree]:
     """Return the trees of a running container that may wait at a target."""
     volumes = [Tree(VOLUME + mount.name, Path(mount.path)) for mount in waiting_volumes(container)]
-    return [*volumes, Tree(LAYER, podman.upper_directory(container.id))]
+    return [*volumes, Tree(LAYER, podman.directories(container.id).upper)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from migrator.planning.schedule import Limits
+from migrator.planning.limits import Limits
 
 LOOK_S = 0.2  # how soon one who waits notices that it was stopped
 SENT_LASTS_S = 60.0  # a target that said it lacked an image does not lack one that was sent since

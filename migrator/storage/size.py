@@ -35,7 +35,7 @@ def disk_in_use(container: ContainerFacts) -> int:
     """Return the bytes of a container's writable layer and of what it mounts and takes along."""
     paths = [tree.path for tree in trees(container, Treatment.COPY)]
     with suppress(LifeboatError):
-        paths.append(podman.upper_directory(container.id))
+        paths.append(podman.directories(container.id).upper)
     return sum(tree_bytes(path) for path in paths)
 
 

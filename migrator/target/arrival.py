@@ -320,12 +320,12 @@ class CreatedContainer(Arrival):
             return
         podman.ensure_name(self._proposal.container.image_id, self._proposal.container.image)
         run(request.create_argv, timeout_s=self._hall.settings.park_limit_s)
-        self.move_staged_layer(podman.upper_directory(self._proposal.container.name))
+        self.move_staged_layer(podman.directories(self._proposal.container.name).upper)
 
     def layer(self) -> Path:
         """See `Arrival.layer`."""
         if self.lives:
-            return podman.upper_directory(self._proposal.container.name)
+            return podman.directories(self._proposal.container.name).upper
         self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._staging
 

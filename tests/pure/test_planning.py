@@ -25,10 +25,10 @@ from migrator.model import (
     PhaseTime,
     PlannedMigration,
 )
+from migrator.planning.limits import Limits
 from migrator.planning.order import ordered_units
 from migrator.planning.plan import Assumptions, plan_evacuation
 from migrator.planning.rates import DEFAULTS, Past, Rates, measured, measured_link
-from migrator.planning.schedule import Limits
 from tests.pure.values import GIB, container, host, obstacles
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrator.errors import ExecutionError
-from migrator.planning.schedule import Limits
+from migrator.planning.limits import Limits
 from migrator.source.turns import Turns
 from migrator.target.reservations import LONGEST_S, Hold, Reservations
 
