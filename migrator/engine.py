@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -211,6 +212,7 @@ class Engine:
         its own word is asked again. Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that
         the outcome tells.
         """
+        asked_at = time.time()
         facts = self._outlook.sized(self._known.one(container))
         if not facts.running:
             raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
@@ -224,6 +226,7 @@ class Engine:
                 method=rung,
                 observe=observe,
                 place=place,
+                asked_at=asked_at,
             ).run()
         if outcome.phase is Phase.LOST:  # it was told; the waiting goes on
             self._follow(outcome.migration, lambda _: None, lambda _: None)

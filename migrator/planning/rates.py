@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 
 from migrator.choice.score import Link
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase
@@ -13,6 +13,7 @@ from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase
 SAMPLES = 20  # of the latest migrations to a host; older ones say little of its load of today
 ENOUGH_BYTES = 32 << 20  # below this a rate measures the beginning and the end, not the flow
 ENOUGH_SAMPLES = 3
+MOST_TIMES_TYPICAL = 3.0  # what took longer was an accident, and counts for so much
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def measured(pasts: Sequence[Past], hosts: Sequence[str]) -> Mapping[str, Rates]
     for host in hosts:
         own = by_target.get(host, [])[:SAMPLES]
         elsewhere = (past for past in done if past.outcome.target != host)
-        others = list(islice(elsewhere, max(0, ENOUGH_SAMPLES - len(own))))
+        others = list(islice(elsewhere, SAMPLES - len(own) if len(own) < ENOUGH_SAMPLES else 0))
         if own or others:
             found[host] = replace(_rates([*own, *others]), samples=len(own))
     return found
@@ -91,10 +92,10 @@ def _rates(pasts: Sequence[Past]) -> Rates:
     lazy = [past.outcome for past in pasts if past.outcome.method is Method.LAZY]
     full = [past for past in pasts if past.outcome.method is Method.FULL]
     return Rates(
-        copy_s=_typical([_copied_s(past.outcome) for past in small], DEFAULTS.copy_s),
-        park_s=_typical([past.outcome.parked_s for past in pasts], DEFAULTS.park_s),
-        freeze_s=_typical([item.freeze_ms / 1000 for item in lazy if item.freeze_ms], DEFAULTS.freeze_s),
-        release_s=_typical([_lasted_s(past.outcome, Phase.RELEASE) for past in pasts], DEFAULTS.release_s),
+        copy_s=_lasting([_copied_s(past.outcome) for past in small], DEFAULTS.copy_s),
+        park_s=_lasting([past.outcome.parked_s for past in pasts], DEFAULTS.park_s),
+        freeze_s=_lasting([item.freeze_ms / 1000 for item in lazy if item.freeze_ms], DEFAULTS.freeze_s),
+        release_s=_lasting([_lasted_s(past.outcome, Phase.RELEASE) for past in pasts], DEFAULTS.release_s),
         copy_bytes_per_s=_flow(
             [(past.container.disk_bytes, _copied_s(past.outcome)) for past in pasts], DEFAULTS.copy_bytes_per_s
         ),
@@ -116,11 +117,19 @@ def _lasted_s(outcome: MigrationOutcome, phase: Phase) -> float:
     return sum(item.duration_s for item in outcome.phases if item.phase is phase)
 
 
-def _typical(values: Sequence[float], default: float) -> float:
-    """Return the median, in which the default counts for as long as there are few values."""
-    found = [*values, *[default] * max(0, ENOUGH_SAMPLES - len(values))]
-    return max(0.01, median(found))
+def _lasting(values: Sequence[float], default: float) -> float:
+    """Return the mean, in which the default counts for as long as there are few values.
+
+    Not the median: what takes long now and then makes an evacuation longer, too.
+    """
+    found = _padded(values, default)
+    most = MOST_TIMES_TYPICAL * median(found)
+    return max(0.01, fmean(min(value, most) for value in found))
 
 
 def _flow(pairs: Sequence[tuple[int, float]], default: float) -> float:
-    return _typical([size / took for size, took in pairs if size >= ENOUGH_BYTES and took > 0], default)
+    return median(_padded([size / took for size, took in pairs if size >= ENOUGH_BYTES and took > 0], default))
+
+
+def _padded(values: Sequence[float], default: float) -> Sequence[float]:
+    return [*values, *[default] * max(0, ENOUGH_SAMPLES - len(values))]

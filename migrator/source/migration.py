@@ -63,8 +63,11 @@ class SourceMigration:
         method: Method,
         observe: Observer,
         place: Place | None = None,
+        asked_at: float | None = None,
     ) -> None:
+        """`asked_at` (Unix seconds) is when somebody asked for it: to look at the container is preparation, too."""
         self._shared = shared
+        self._asked_at = asked_at
         self._place = place or Place()
         self._turn = ExitStack()  # places in line, given back when the migration ends, however it does
         self._freeze_turn = ExitStack()
@@ -129,6 +132,8 @@ class SourceMigration:
     def _prepare(self) -> None:
         """Everything that can be done, or found impossible, while the container runs undisturbed."""
         self._timeline.enter(Phase.PREPARE, f"{self._container.name} -> {self._target.name} ({self._method})")
+        if self._asked_at is not None:
+            self._timeline.began(self._asked_at)
         tombstone.check_hook()
         proposal = Proposal(
             migration=self._id,

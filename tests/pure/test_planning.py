@@ -225,16 +225,22 @@ def test_rates_are_measured_for_each_host_and_waiting_for_a_turn_counts_nothing(
     assert found["b"].release_s == pytest.approx(0.7)
     assert found["b"].drain_bytes_per_s == pytest.approx(200 * MIB)
     alone = measured(pasts[-1:], ["c"])["c"]
-    assert alone.freeze_s == DEFAULTS.freeze_s  # one is not enough to believe
+    assert alone.freeze_s == pytest.approx((0.9 + 2 * DEFAULTS.freeze_s) / 3)  # one is not enough to believe
     assert alone.drain_bytes_per_s == DEFAULTS.drain_bytes_per_s  # a small one says nothing of the flow
     assert measured([], ["b"]) == {}
+
+
+def test_what_takes_long_now_and_then_counts_but_an_accident_does_not() -> None:
+    pasts = [Past(container(), outcome("b", freeze, MIB, 0.1, 0)) for freeze in (500, 500, 500, 1000, 60_000)]
+    assert measured(pasts, ["b"])["b"].freeze_s == pytest.approx((3 * 0.5 + 1 + 1.5) / 5)
 
 
 def test_migrations_to_other_hosts_tell_more_than_the_defaults() -> None:
     pasts = [Past(container(), outcome("b", 700, 100 * MIB, 0.5, 0)) for _ in range(3)]
     pasts.insert(0, Past(container(), outcome("c", 900, 100 * MIB, 0.5, 0)))
     found = measured(pasts, ["b", "c", "d"])
-    assert {host: rates.freeze_s for host, rates in found.items()} == {"b": 0.7, "c": 0.7, "d": 0.7}
+    freezes = {host: rates.freeze_s for host, rates in found.items()}
+    assert freezes == pytest.approx({"b": 0.7, "c": 0.75, "d": 0.75})
     assert {host: rates.samples for host, rates in found.items()} == {"b": 3, "c": 1, "d": 0}
     assert measured_link(found["c"], 1.0).bytes_per_s == pytest.approx(200 * MIB)
     assert measured_link(found["d"], 1.0).bytes_per_s == 0.0, "nothing is known of the way there"
