@@ -65,11 +65,15 @@ class Look:
         return podman.networks()
 
     @cached_property
+    def _volumes(self) -> frozenset[str]:
+        return frozenset(podman.volume_names())
+
+    @cached_property
     def _waiting(self) -> Mapping[str, str]:
         return staged_volumes(self._hall.state)
 
     def _volume(self, name: str, container: str) -> VolumeHere | None:
-        if not podman.has_volume(name):
+        if name not in self._volumes:
             return None
         described = podman.inspect_volume(name)
         in_use = bool(self._hall.known.volume_users(name))

@@ -273,6 +273,11 @@ def has_volume(name: str) -> bool:
     return run(["podman", "volume", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
 
 
+def volume_names() -> tuple[str, ...]:
+    """Return the names of all volumes here."""
+    return tuple(run(["podman", "volume", "ls", "--quiet"], timeout_s=TIMEOUT_S).output.split())
+
+
 def volume_path(name: str) -> Path:
     """Return where a named volume is mounted on the host."""
     return Path(inspect_volume(name)["Mountpoint"])

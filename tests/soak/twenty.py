@@ -88,7 +88,7 @@ def tell(fleet: Fleet, plan: dict[str, Any], history: Sequence[dict[str, Any]]) 
     for item in sorted(history, key=ended):
         name, freeze_ms = item["container"], item["freeze_ms"] or 0
         times = f"planned {planned[name]['ends_s']:5.1f} s, ended {ended(item) - began_at:5.1f} s"
-        waits = f"waited {item['waited_s']:4.1f} s, frozen {freeze_ms:5.0f} ms"
+        waits = f"waited {item['waited_s']:4.1f} s, parked in {item['parked_s']:4.1f} s, frozen {freeze_ms:5.0f} ms"
         print(f"{name} {priorities[name]} {item['method']:4} {item['target']:7} {times}, {waits} {item['error']}")
         print("      " + ", ".join(f"{phase['phase']} {phase['duration_s']:.1f}" for phase in item["phases"]))
 
