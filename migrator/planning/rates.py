@@ -24,10 +24,10 @@ class Rates:
     own it goes faster than the first plan says, and three migrations later a plan knows better.
     """
 
-    copy_s: float = 8.0  # to agree, and to compare files, images and volumes
-    park_s: float = 1.5  # podman creates storage and network on the target
+    copy_s: float = 4.0  # to look, to agree, and to compare files, images and volumes
+    park_s: float = 3.0  # podman on both sides; it creates storage and network on the target
     freeze_s: float = 0.6
-    release_s: float = 1.8
+    release_s: float = 1.2
     cold_s: float = 5.0  # a stop and a start; how long a program takes for them is its own affair
     copy_bytes_per_s: float = 100e6
     drain_bytes_per_s: float = 130e6
