@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import RootModel, ValidationError
+
 from migrator.errors import LifeboatError
+from migrator.files import write_whole
 from migrator.model import ContainerFacts, Value
 from migrator.names import new_id
 from migrator.peers.client import PeerClient
@@ -20,6 +22,7 @@ from migrator.storage import image
 from migrator.storage.sync import LAYER, VOLUME, Destination, Tree, copy_ahead
 from migrator.storage.volumes import waiting_volumes
 
+PLACES = "staged.json"
 REQUEST_WAIT_S = 60.0
 
 
@@ -31,22 +34,26 @@ class Waiting(Value):
     fresh_at: float | None  # when all of them were brought up to date (Unix seconds), None when never yet
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(Value):
     name: str  # of the container
     target: str
     staging: str
+    fresh_at: float | None = None
+
+
+class _Places(RootModel[dict[str, _Place]]):
+    """All of them, by the container's id, as they are written down."""
 
 
 class Stager:
-    """What of this host waits where; after a restart that is not known, and what waits expires."""
+    """What of this host waits where; a restart does not forget it."""
 
     def __init__(self, shared: Departure, client: Callable[[str], PeerClient]) -> None:
         """`client` returns how a host is called."""
         self._shared = shared
         self._client = client
-        self._places: dict[str, _Place] = {}  # by the container's id
-        self._fresh_at: dict[str, float] = {}
+        self._path = shared.state / PLACES
+        self._places = _read(self._path)  # by the container's id
         self._lock = threading.Lock()
 
     @property
@@ -54,8 +61,8 @@ class Stager:
         """Return what waits where."""
         with self._lock:
             return tuple(
-                Waiting(container=place.name, target=place.target, fresh_at=self._fresh_at.get(identifier))
-                for identifier, place in self._places.items()
+                Waiting(container=place.name, target=place.target, fresh_at=place.fresh_at)
+                for place in self._places.values()
             )
 
     @property
@@ -73,7 +80,7 @@ class Stager:
         if known is not None and known.target != target:
             self.withdraw(container.id)
             known = None
-        place = known or _Place(container.name, target, new_id())
+        place = known or _Place(name=container.name, target=target, staging=new_id())
         wish = Stage(
             staging=place.staging,
             source=self._shared.host,
@@ -83,8 +90,7 @@ class Stager:
         )
         client = self._client(target)
         told = client.call("POST", "/v1/stagings", wish, Staged, timeout_s=REQUEST_WAIT_S)
-        with self._lock:
-            self._places[container.id] = place
+        self._remember(container.id, place)
 
         def go_on_there() -> None:
             client.check_listed()
@@ -101,22 +107,38 @@ class Stager:
             go_on()
             if tree.name in told.trees:
                 copy_ahead(tree, destination, limit_s)
-        with self._lock:
-            self._fresh_at[container.id] = time.time()
+        self._remember(container.id, place.model_copy(update={"fresh_at": time.time()}))
 
     def withdraw(self, container: str) -> None:
         """Let what waits for a container (its id) go; what cannot be told to its target expires there."""
         with self._lock:
             place = self._places.pop(container, None)
-            self._fresh_at.pop(container, None)
+            self._write()
         if place is not None:
             with suppress(LifeboatError):
                 path = f"/v1/stagings/{place.staging}"
                 self._client(place.target).call("DELETE", path, None, Staged, timeout_s=REQUEST_WAIT_S)
 
+    def _remember(self, container: str, place: _Place) -> None:
+        with self._lock:
+            self._places[container] = place
+            self._write()
+
+    def _write(self) -> None:
+        with suppress(OSError):  # what a failing disk does not take is only forgotten by a restart
+            write_whole(self._path, _Places(self._places).model_dump_json().encode(), 0o600)
+
     def _known(self, container: str) -> _Place | None:
         with self._lock:
             return self._places.get(container)
+
+
+def _read(path: Path) -> dict[str, _Place]:
+    """Read what was written down; what cannot be read is forgotten, and what waits for it expires at its target."""
+    try:
+        return _Places.model_validate_json(path.read_bytes()).root
+    except (OSError, ValidationError):
+        return {}
 
 
 def waiting_trees(container: ContainerFacts) -> list[Tree]:

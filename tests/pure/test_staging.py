@@ -7,14 +7,21 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from migrator.container.here import remains
 from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, Method, VolumeMount
+from migrator.peers.client import PeerClient
 from migrator.planning.plan import Assumptions, plan_evacuation
-from migrator.protocol.messages import Stage
+from migrator.protocol.journal import Journal
+from migrator.protocol.messages import Stage, Staged
+from migrator.settings import MigratorSettings
+from migrator.source import staging as source_staging
+from migrator.source.departure import Departure
+from migrator.source.staging import Stager
 from migrator.storage.sync import LAYER
 from migrator.target import staging
 from migrator.target.staging import Stagings, Taken
@@ -59,6 +66,42 @@ WEB = container("web", 0.1, volumes=(mount("data"), mount("left", treatment="lea
 def wish(source: str = "alpha", facts: ContainerFacts = WEB, seconds: float = 60) -> Stage:
     """Return what a suspect host asks."""
     return Stage(staging=f"s{source}", source=source, container=facts, copy_image=True, seconds=seconds)
+
+
+class Answering:
+    """Stands for a target that takes what it is told to."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def check_listed(self) -> None:
+        """It is listed."""
+
+    def call(self, verb: str, path: str, *_: object, **__: object) -> Staged:
+        """Remember the request."""
+        self.told.append((verb, path))
+        return Staged()
+
+
+def test_a_restarted_source_knows_what_waits_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_staging, "waiting_trees", lambda _: [])
+    answering = Answering()
+
+    def started() -> Stager:
+        journal = Journal(tmp_path / "journal.db")
+        shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
+        return Stager(shared, lambda _: cast(PeerClient, answering))
+
+    first = started()
+    first.stage(WEB, "beta", 60, lambda: None)
+    again = started()
+    assert again.waiting == first.waiting
+    assert again.targets == {WEB.id: "beta"}
+    again.withdraw(WEB.id)
+    assert answering.told[-1][0] == "DELETE"
+    assert started().targets == {}
+    (tmp_path / source_staging.PLACES).write_text("{")
+    assert started().targets == {}, "what cannot be read is forgotten"
 
 
 class Target:
