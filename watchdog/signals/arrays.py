@@ -86,7 +86,7 @@ def _md_arrays(block: Path) -> Iterator[Array]:
     for place in sorted(block.glob("md*/md")):
         level, disks = read_text(place / "level"), read_number(place / "raid_disks") or 0
         if level == "container" or not disks:
-            continue  # only holds the metadata of others
+            continue  # only holds the metadata of others; or never started, as what a strange disk brings along
         name, uuid = place.parent.name, read_text(place / "uuid")
         state = read_text(place / "array_state")
         redundancy = redundancy_of(level, disks)
