@@ -39,6 +39,7 @@ from migrator.protocol.timeline import Observer
 from migrator.recovery.by_hand import Settlement
 from migrator.recovery.incoming import Caretaker, adopted
 from migrator.recovery.outgoing import SourceRecovery
+from migrator.recovery.revival import Revival
 from migrator.registry.opening import open_registry
 from migrator.registry.records import Presence
 from migrator.registry.records import Standing as RegistryStanding
@@ -46,11 +47,13 @@ from migrator.registry.settings import RegistrySettings
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
+from migrator.source.checkpoint import Checkpoint
 from migrator.source.claims import Claims
 from migrator.source.departure import Departure, Place
 from migrator.source.migration import SourceMigration
 from migrator.source.staging import Stager, Waiting
 from migrator.source.turns import Turns
+from migrator.target.checkpoints import Checkpoints
 from migrator.target.desk import Desk
 from migrator.target.giving_back import RETURN_LIMIT_S, Returned, give_back
 from migrator.target.hall import Hall
@@ -102,6 +105,7 @@ class Engine:
             pki=peers.pki,
             journal=self._journal,
             stagings=Stagings(state),
+            checkpoints=Checkpoints(state),
             registry=self._registry,
         )
         self._neighbours = Neighbours(peers, self._registry.lost_for_s)
@@ -176,6 +180,27 @@ class Engine:
     def stage(self, container: ContainerFacts, target: str, seconds: float, go_on: Callable[[], None]) -> None:
         """Copy a container's image, volumes and layer ahead to a planned target; see `Stager.stage`."""
         self._stager.stage(container, target, seconds, go_on)
+
+    def checkpoint_age_s(self, container: str) -> float:
+        """Return how old the complete checkpoint is that waits for a container (its id); infinite without one."""
+        kept_at = self._stager.kept_at(container)
+        return time.time() - kept_at if kept_at is not None else float("inf")
+
+    def checkpoint(self, container: ContainerFacts, target: str, stopped: threading.Event) -> MigrationOutcome:
+        """Put a complete checkpoint of a container at a target; it runs on here."""
+        with self._claims.claim(container.id, container.name):
+            outcome = Checkpoint(
+                self._departure,
+                migration=new_id(),
+                container=container,
+                target=self._neighbours.client(target),
+                method=Method.FULL,
+                observe=lambda _: None,
+                place=Place(stopped=stopped),
+            ).run()
+        if outcome.phase is Phase.KEPT:
+            self._stager.kept(container, target, outcome.migration)
+        return outcome
 
     def withdraw(self, container: str) -> None:
         """Let what waits for a container (its id) at a target go."""
@@ -292,7 +317,8 @@ class Engine:
     @property
     def settlement(self) -> Settlement:
         """Return what a human may do about migrations that did not end by themselves."""
-        return Settlement(self._departure, self._peers, self._desk.reception_here)
+        revival = Revival(self._hall, self._desk, self._neighbours)
+        return Settlement(self._departure, self._peers, self._desk.reception_here, revival)
 
     def history(self, limit: int = 50) -> tuple[MigrationOutcome, ...]:
         """Return the latest migrations that have ended, newest first."""
@@ -309,6 +335,7 @@ class Engine:
         router.include_router(self._desk.routes())
         router.include_router(fit_routes(self._hall))
         router.include_router(self._desk.staging_routes())
+        router.include_router(self._desk.checkpoint_routes())
 
         @router.get("/v1/health")
         def health() -> HealthTold:

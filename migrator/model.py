@@ -274,11 +274,12 @@ class Phase(StrEnum):
     DONE = "done"
     ABORTED = "aborted"
     LOST = "lost"  # after the commit, the memory was lost with the source
+    KEPT = "kept"  # a checkpoint waits at the target, and the container runs on at the source
 
     @property
     def final(self) -> bool:
         """Say whether nothing follows this phase."""
-        return self in (Phase.DONE, Phase.ABORTED, Phase.LOST)
+        return self in (Phase.DONE, Phase.ABORTED, Phase.LOST, Phase.KEPT)
 
 
 POINT_OF_NO_RETURN = Phase.COMMIT
@@ -328,7 +329,7 @@ class MigrationOutcome(Value):
     source: str
     target: str
     method: Method
-    phase: Phase  # DONE, ABORTED or LOST
+    phase: Phase  # DONE, ABORTED, LOST or KEPT
     freeze_ms: float | None = None
     drain_s: float | None = None
     drained_bytes: int | None = None

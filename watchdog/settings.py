@@ -53,6 +53,13 @@ class EvacuationSettings(Value):
         description="how often a suspect host brings the images, volumes and layers up to date that it has copied "
         "ahead to the planned targets; 0: it copies nothing ahead",
     )
+    checkpoint_s: float = Field(
+        default=0,
+        ge=0,
+        description="how often, at most, a suspect host also puts a complete checkpoint of each container beside "
+        "these, from which lifeboat recover can start it there should the host die all of a sudden; the container "
+        "stands still while its memory is written; 0: never",
+    )
     check_s: float = Field(
         default=600, ge=0, description="how often it is looked whether every container could be moved; 0 for never"
     )

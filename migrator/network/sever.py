@@ -30,6 +30,11 @@ def moved_along(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
     return _addresses(network for network in networks if network.driver in COMMON_DRIVERS)
 
 
+def all_of(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+    """Return all addresses, without prefix length."""
+    return _addresses(networks)
+
+
 def _addresses(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_interface(address).ip) for network in networks for address in network.addresses)
 

@@ -13,6 +13,9 @@
     GET    /v1/migrations/ID/decision  -> DecisionTold          asked by a target of its source after a crash
     POST   /v1/stagings                Stage -> Staged          files may wait here for a migration, or still may
     DELETE /v1/stagings/ID             -> Staged                they are not needed any more
+    POST   /v1/checkpoints             Keep -> Staged           a complete checkpoint comes, by the same streams
+    POST   /v1/checkpoints/ID          ParkRequest -> Staged    all of it is there
+    DELETE /v1/checkpoints/ID          -> Staged                it is not needed any more
 
 Every request may be repeated, late or lost: a target answers a second one from what it has already done, and
 one that belongs to the past from its journal. What follows from what is decided in migrator/protocol/steps.py.
@@ -87,6 +90,14 @@ class Stage(Value):
     container: ContainerFacts
     copy_image: bool
     seconds: float = Field(ge=0)  # for how long, if it is not asked again
+
+
+class Keep(Value):
+    """A suspect host asks that a complete checkpoint of a container may wait, should that host die."""
+
+    checkpoint: MigrationId  # what the streams name
+    source: HostName
+    container: ContainerFacts
 
 
 class Staged(Value):

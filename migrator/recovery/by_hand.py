@@ -10,15 +10,17 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
-from migrator.model import MigrationOutcome, Phase, Value
+from migrator.model import Method, MigrationOutcome, Phase, Value
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Entry, Fate, Side
 from migrator.protocol.messages import Report, Standing
 from migrator.protocol.steps import Place, Sight, may_resume, may_take_over, place
 from migrator.recovery.incoming import ask_source
 from migrator.recovery.outgoing import SourceRecovery
+from migrator.recovery.revival import Revival, told_of
 from migrator.runtime import podman, tombstone
 from migrator.source.departure import Departure
+from migrator.target.checkpoints import Kept
 from migrator.target.reception import Reception
 
 ASK_WAIT_S = 15.0
@@ -54,22 +56,30 @@ class Settlement:
         shared: Departure,
         peers: PeerDirectory,
         reception: Callable[[str], Reception],
+        revival: Revival,
     ) -> None:
         """`reception` returns an incoming migration by its id."""
+        self._revival = revival
         self._shared = shared
         self._peers = peers
         self._reception = reception
 
     def situations(self) -> tuple[Situation, ...]:
-        """Tell of every migration that has no end yet."""
+        """Tell of every migration that has no end yet, and of the checkpoints whose hosts do not answer."""
         entries = self._shared.journal.entries(unfinished=True)
-        return tuple(self._situation(entry, declared_dead=False) for entry in entries)
+        orphans = self._revival.orphans()
+        return tuple(
+            [self._situation(entry, declared_dead=False) for entry in entries]
+            + [self._orphaned(kept) for kept in orphans]
+        )
 
     def settle(self, migration: str, wish: Wish, *, dead: Side | None) -> MigrationOutcome:
         """Do what a human decided; `dead` is the end that was declared dead.
 
         Raises `CallAHumanError` when it could let two copies run.
         """
+        if (kept := self._revival.find(migration)) is not None:
+            return self._settle_kept(kept, wish, declared_dead=dead is Side.SOURCE)
         entry = self._shared.journal.entry(migration)
         if entry is None:
             raise PrerequisiteError(
@@ -146,7 +156,36 @@ class Settlement:
         reception.take_over()
         return reception.outcome(Phase.LOST, "a human let it start anew here, from its files")
 
+    def _settle_kept(self, kept: Kept, wish: Wish, *, declared_dead: bool) -> MigrationOutcome:
+        if wish is Wish.RESUME:
+            outcome = self._revival.start(kept, declared_dead=declared_dead)
+            return outcome.model_copy(update={"error": f"it runs here from {told_of(kept)}"})
+        self._revival.forget(kept)
+        return MigrationOutcome(
+            migration=kept.checkpoint,
+            container=kept.container.name,
+            source=kept.source,
+            target=self._shared.host,
+            method=Method.FULL,
+            phase=Phase.ABORTED,
+            error="a human threw the checkpoint away",
+        )
+
     # --- telling
+
+    def _orphaned(self, kept: Kept) -> Situation:
+        return Situation(
+            migration=kept.checkpoint,
+            container=kept.container.name,
+            side=Side.TARGET,
+            peer=kept.source,
+            peer_says="",
+            place=Place.NOWHERE,
+            here=told_of(kept),
+            resume_loses="all since then: what it did, wrote and promised; its connections are over",
+            forget_loses="the checkpoint",
+            resume_refused=self._revival.refusal(kept, declared_dead=False),
+        )
 
     def _situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
         if entry.side is Side.SOURCE:

@@ -69,6 +69,7 @@ class Caretaker:
             except (LifeboatError, OSError) as error:
                 _log.warning("migration %s: %s", reception.proposal.migration, error)
         self._hall.stagings.expire(time.time())
+        self._hall.checkpoints.expire(time.time())
 
     def _run(self) -> None:
         while True:

@@ -52,7 +52,7 @@ class Order(Value):
     pki: str
     settings: MigratorSettings
     pager: PagerAddress | None = None
-    left_behind: tuple[str, ...] = ()  # addresses that do not move along
+    left_behind: tuple[str, ...] = ()  # addresses whose connections end here
 
 
 def write_order(directory: Path, order: Order) -> Path:

@@ -118,7 +118,7 @@ class TargetShim:
         networks = [NetworkAttachment.model_validate(network) for network in message.get("networks", ())]
         if self._namespace is not None:
             self._announcer = Announcer(self._namespace, of_networks(networks))
-        self._left_behind = left_behind(networks)
+        self._left_behind = (*left_behind(networks), *self._order.left_behind)
         try:
             self._restore_tree.run(str(message.get("descriptors", "")))
         except LifeboatError:

@@ -50,6 +50,10 @@ class Holding(ABC):
     def freeze(self) -> float:
         """Stop the container; return since when it stands (Unix seconds)."""
 
+    def written(self) -> Path:
+        """Return where its images lie on this host, when they are written; raises where there are none."""
+        raise ExecutionError("it is stopped, not checkpointed", code="no-images")
+
     @abstractmethod
     def images(self, destination: Destination) -> bytes:
         """Return what the target restores from; what is large goes by a stream of its own."""
@@ -151,9 +155,13 @@ class ParkedCheckpoint(Holding):
         """See `Holding.freeze`."""
         return float(self._ask({"do": "freeze"})["at"])
 
+    def written(self) -> Path:
+        """See `Holding.written`."""
+        return Path(self._listen()["images"])
+
     def images(self, destination: Destination) -> bytes:
         """See `Holding.images`: a lazy tree's are small."""
-        images = Path(self._listen()["images"])
+        images = self.written()
         if self._method is Method.LAZY:
             return image.pack(images)
         image.send_process_images(images, destination, self._shared.settings.copy_limit_s)

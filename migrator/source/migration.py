@@ -92,14 +92,11 @@ class SourceMigration:
             timeline=self._timeline,
         )
         self._frozen_at = 0.0
+        self._runs_again_at: float | None = None  # here, after a checkpoint
 
     def run(self) -> MigrationOutcome:
         """Move the container; the outcome tells how it ended, an exception never does."""
-        journey = Journey(
-            container=self._container, target=self._target.name, method=self._method, epoch=self._epoch
-        )
-        name = self._container.name
-        self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())
+        self._begin()
         with self._turn:
             try:
                 with self._undo:
@@ -111,6 +108,14 @@ class SourceMigration:
                 self._shared.journal.decide(self._id, Decision.ABORT)  # a target that asks must hear it
                 return self.end(Phase.ABORTED, error)
             return self._after_commit()
+
+    def _begin(self) -> None:
+        """Journal it, so that whatever dies the container is given back."""
+        journey = Journey(
+            container=self._container, target=self._target.name, method=self._method, epoch=self._epoch
+        )
+        name = self._container.name
+        self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())
 
     def _after_commit(self) -> MigrationOutcome:
         self._shared.journal.learn_epoch(self._container.id, self._epoch)
@@ -278,7 +283,7 @@ class SourceMigration:
         if settled:
             self.holding.close()
             shutil.rmtree(self.holding.directory, ignore_errors=True)
-        opened_at, report = self.handover.opened_at, self.handover.report
+        opened_at, report = self.handover.opened_at or self._runs_again_at, self.handover.report
         return self._timeline.end(
             phase,
             source=self._shared.host,

@@ -32,6 +32,7 @@ class Waiting(Value):
     container: str
     target: str
     fresh_at: float | None  # when all of them were brought up to date (Unix seconds), None when never yet
+    kept_at: float | None = None  # of when a complete checkpoint waits there as well
 
 
 class _Place(Value):
@@ -39,6 +40,8 @@ class _Place(Value):
     target: str
     staging: str
     fresh_at: float | None = None
+    checkpoint: str = ""
+    kept_at: float | None = None
 
 
 class _Places(RootModel[dict[str, _Place]]):
@@ -61,7 +64,7 @@ class Stager:
         """Return what waits where."""
         with self._lock:
             return tuple(
-                Waiting(container=place.name, target=place.target, fresh_at=place.fresh_at)
+                Waiting(container=place.name, target=place.target, fresh_at=place.fresh_at, kept_at=place.kept_at)
                 for place in self._places.values()
             )
 
@@ -109,15 +112,28 @@ class Stager:
                 copy_ahead(tree, destination, limit_s)
         self._remember(container.id, place.model_copy(update={"fresh_at": time.time()}))
 
+    def kept(self, container: ContainerFacts, target: str, checkpoint: str) -> None:
+        """Know that a complete checkpoint waits beside the files."""
+        if (place := self._known(container.id)) is not None and place.target == target:
+            told = {"checkpoint": checkpoint, "kept_at": time.time()}
+            self._remember(container.id, place.model_copy(update=told))
+
+    def kept_at(self, container: str) -> float | None:
+        """Return of when the complete checkpoint is that waits for a container (Unix seconds)."""
+        place = self._known(container)
+        return place.kept_at if place is not None else None
+
     def withdraw(self, container: str) -> None:
         """Let what waits for a container (its id) go; what cannot be told to its target expires there."""
         with self._lock:
             place = self._places.pop(container, None)
             self._write()
         if place is not None:
-            with suppress(LifeboatError):
-                path = f"/v1/stagings/{place.staging}"
-                self._client(place.target).call("DELETE", path, None, Staged, timeout_s=REQUEST_WAIT_S)
+            paths = [f"/v1/stagings/{place.staging}"]
+            paths += [f"/v1/checkpoints/{place.checkpoint}"] if place.checkpoint else []
+            for path in paths:
+                with suppress(LifeboatError):
+                    self._client(place.target).call("DELETE", path, None, Staged, timeout_s=REQUEST_WAIT_S)
 
     def _remember(self, container: str, place: _Place) -> None:
         with self._lock:

@@ -19,7 +19,7 @@ from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.later import Later
 from migrator.model import Method
-from migrator.network.sever import moved_along
+from migrator.network.sever import all_of, moved_along
 from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
@@ -127,9 +127,13 @@ class Arrival(ABC):
 class ParkedRestore(Arrival):
     """Podman's restore, stopped in our shim one step before runc's."""
 
-    def __init__(self, hall: Hall, proposal: Proposal, directory: Path, staging: Path, drain: Drain) -> None:
+    def __init__(
+        self, hall: Hall, proposal: Proposal, directory: Path, staging: Path, drain: Drain, *, stale: bool
+    ) -> None:
+        """`stale` says that its memory is of the past: its peers have gone on, and its connections are over."""
         super().__init__(hall, proposal, directory, staging)
         self._drain = drain
+        self._severed = all_of(proposal.container.networks) if stale else ()
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
         self._root = self._bundle = self._images = Path()
@@ -191,6 +195,7 @@ class ParkedRestore(Arrival):
             runc=shim_order.real_runc(),
             pki=str(self._hall.pki),
             settings=self._hall.settings,
+            left_behind=self._severed,
         )
         configuration = shim_order.write_order(self._directory, order)
         self._podman = self._call_podman(podman.restore_argv(archive), configuration)

@@ -37,6 +37,7 @@ from migrator.runtime import podman
 from migrator.settings import BindMounts
 from migrator.source.migration import Journey
 from migrator.storage import image, receive
+from migrator.target.checkpoint_desk import routes as checkpoint_routes
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 from migrator.target.reservations import Held, Hold, Reservations
@@ -85,6 +86,15 @@ class Desk:
 
     def reserve(self, proposal: Proposal) -> Accepted:
         """Take a proposal, or refuse it with a reason; a repeated one is answered again."""
+        return self._entered(proposal, stale=False).reserve()
+
+    def revive(self, proposal: Proposal) -> Reception:
+        """Begin what a human on this host wants from a checkpoint that waits here; its source is dead."""
+        reception = self._entered(proposal, stale=True)
+        reception.reserve()
+        return reception
+
+    def _entered(self, proposal: Proposal, *, stale: bool) -> Reception:
         self._check_method(proposal)
         with self._lock:
             reception = self._receptions.get(proposal.migration)
@@ -92,7 +102,7 @@ class Desk:
             if reply is Reply.DO:
                 self._check_accepting()
                 self._check_room(proposal)
-                reception = Reception(self._hall, proposal)
+                reception = Reception(self._hall, proposal, stale=stale)
                 self._receptions[proposal.migration] = reception
                 self._reservations.take(proposal.source, proposal.container.memory_bytes)
         if reply is Reply.REFUSE or reception is None or reception.proposal.source != proposal.source:
@@ -100,7 +110,7 @@ class Desk:
                 f"{self._hall.host} has settled this migration, or knows a later one of {proposal.container.name}",
                 code="old-epoch",
             )
-        return reception.reserve()
+        return reception
 
     def _check_method(self, proposal: Proposal) -> None:
         """A cold migration creates the container by the source's words, which nobody can look through."""
@@ -199,7 +209,7 @@ class Desk:
         @router.post("/{migration}/park")
         def park(migration: MigrationId, request: ParkRequest, member: Member) -> Report:
             reception = self.reception(migration, member)
-            reception.park(self._admitted(reception, request))
+            reception.park(self.admitted(reception.proposal, request))
             return reception.report()
 
         @router.post("/{migration}/restore")
@@ -234,6 +244,10 @@ class Desk:
         """Return the routes by which suspect hosts let files wait here."""
         return self._stagings.routes()
 
+    def checkpoint_routes(self) -> APIRouter:
+        """Return the routes by which suspect hosts let complete checkpoints wait here."""
+        return checkpoint_routes(self._hall, self._check_accepting)
+
     def _add_words(self, router: APIRouter) -> None:
         """Add what is said when something went wrong."""
 
@@ -264,15 +278,15 @@ class Desk:
             "process-images": self._take_process_images,
         }
 
-    def _admitted(self, reception: Reception, request: ParkRequest) -> ParkRequest:
+    def admitted(self, proposal: Proposal, request: ParkRequest) -> ParkRequest:
         """Return what podman may be given of a request; raises `PrerequisiteError` where that is not clear."""
-        if reception.proposal.method is Method.COLD:
+        if proposal.method is Method.COLD:
             return request  # see _check_method
         settings = self._hall.settings
         terms = Terms(
             settings.accept_privileged, settings.shared_paths, sync=settings.bind_mounts is BindMounts.SYNC
         )
-        return admit(reception.proposal.container, request, terms, podman.places())
+        return admit(proposal.container, request, terms, podman.places())
 
     def _report(self, migration: str, source: str) -> Report:
         """Tell how a migration stands; of one that is over, or was never heard of, the journal tells."""
@@ -304,6 +318,9 @@ class Desk:
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
         tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
         command = header.get("command", "").split("\0")
+        if kept := self._hall.checkpoints.coming(header):
+            receive.receive_tree(link, command, kept.tree_path(tree), self._jail(), limit_s)
+            return
         with self._staged(header) as record:
             path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
             receive.receive_tree(link, command, path, self._jail(), limit_s)
@@ -319,7 +336,8 @@ class Desk:
                 self._stagings.image_came(record)
 
     def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
-        images = self._called(header).images_directory
+        kept = self._hall.checkpoints.coming(header)
+        images = kept.images if kept else self._called(header).images_directory
         image.empty(images)
         receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
 

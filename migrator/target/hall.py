@@ -9,6 +9,7 @@ from migrator.container.known import KnownContainers
 from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
+from migrator.target.checkpoints import Checkpoints
 from migrator.target.staging import Stagings
 
 
@@ -23,6 +24,7 @@ class Hall:
     pki: Path
     journal: Journal
     stagings: Stagings
+    checkpoints: Checkpoints
     registry: Registry = field(default_factory=NoRecords)
 
     @property

@@ -36,7 +36,8 @@ from migrator.target.record import Record
 class Reception:
     """One incoming migration."""
 
-    def __init__(self, hall: Hall, proposal: Proposal) -> None:
+    def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False) -> None:
+        """`stale` says that it starts from a checkpoint of the past."""
         self._hall = hall
         self.proposal = proposal
         self._id = proposal.migration
@@ -45,7 +46,7 @@ class Reception:
         self._lock = threading.RLock()
         self._record = Record(hall, proposal)
         self._drain = Drain(hall, proposal, self.directory)
-        self._arrival = self._expect()
+        self._arrival = self._expect(stale=stale)
         self._volumes = Volumes(proposal.container)
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
@@ -57,10 +58,10 @@ class Reception:
         self._heard_at = time.monotonic()
         self.ended = False
 
-    def _expect(self) -> Arrival:
+    def _expect(self, *, stale: bool) -> Arrival:
         if self.proposal.method is Method.COLD:
             return CreatedContainer(self._hall, self.proposal, self.directory, self._staging)
-        return ParkedRestore(self._hall, self.proposal, self.directory, self._staging, self._drain)
+        return ParkedRestore(self._hall, self.proposal, self.directory, self._staging, self._drain, stale=stale)
 
     @property
     def standing(self) -> Standing:
@@ -351,6 +352,7 @@ class Reception:
             self._arrival.settle()
             for missing in settle(self.proposal.container):
                 self._record.write(Phase.DRAIN, missing)
+            self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.COMPLETE
             self._end(Phase.DONE, "complete", drained_bytes=report.drained_bytes, drain_s=report.drain_s)
 

@@ -27,6 +27,7 @@ from migrator.registry.settings import Kind, RegistrySettings
 from migrator.registry.signed import Seal
 from migrator.settings import MigratorSettings
 from migrator.source.migration import Journey
+from migrator.target.checkpoints import Checkpoints
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall
 from migrator.target.reservations import Held, Hold
@@ -80,7 +81,8 @@ class Cluster:
         """Return what a desk needs to know of its host."""
         state = self.place / name
         pki, journal = self.hosts[name].pki, Journal(state / "journal.db")
-        return Hall(name, MigratorSettings(), state, self.place / "run" / name, pki, journal, Stagings(state))
+        run = self.place / "run" / name
+        return Hall(name, MigratorSettings(), state, run, pki, journal, Stagings(state), Checkpoints(state))
 
     def serve(self, name: str, *routers: APIRouter) -> None:
         """Let a host answer its peers."""

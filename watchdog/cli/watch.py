@@ -36,7 +36,8 @@ def status(arguments: argparse.Namespace) -> int:
         show.line(f"  affected: {lost}, by the loss of {', '.join(found['affected'])}")
     for item in found["staged"]:
         age = "not complete yet" if item["fresh_at"] is None else f"as of {show.moment(item['fresh_at'])}"
-        show.line(f"  staged: {item['container']} at {item['target']}, {age}")
+        kept = f"; a whole checkpoint of {show.moment(item['kept_at'])}" if item["kept_at"] else ""
+        show.line(f"  staged: {item['container']} at {item['target']}, {age}{kept}")
     loaded = show.moment(found["rules_loaded_at"])
     show.line(f"{found['rules']} rules in force since {loaded}; peers: {peers or 'none'}")
     registry = found["registry"]

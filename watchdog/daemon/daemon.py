@@ -99,7 +99,7 @@ class Daemon:
         )
         self.drill = Drill(lambda: self.readings)
         self.drill.clear()
-        self.warm_up = WarmUp(self.settings.evacuation.warm_up_s)
+        self.warm_up = WarmUp(self.settings.evacuation.warm_up_s, self.settings.evacuation.checkpoint_s)
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
         self.stopping = threading.Event()
         self.reloading = threading.Event()

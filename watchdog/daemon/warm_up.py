@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+from migrator.choice.labels import wishes
 from migrator.engine import Engine
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.model import EvacuationPlan
+from migrator.model import ContainerFacts, EvacuationPlan, Method
 from watchdog.state import HostState
 
 ROUND_LIMIT_S = 3600.0  # what waits stays for so long besides two rounds, should nobody renew it
@@ -42,9 +43,10 @@ def next_step(state: HostState, *, permitted: bool, running: bool, staged: bool,
 class WarmUp:
     """One round, or one withdrawal, at a time, in a thread."""
 
-    def __init__(self, every_s: float) -> None:
-        """`every_s` is 0 for never."""
+    def __init__(self, every_s: float, checkpoint_s: float = 0.0) -> None:
+        """`every_s` is 0 for never, and so is `checkpoint_s`, the least age of a checkpoint that is renewed."""
         self._every_s = every_s
+        self._checkpoint_s = checkpoint_s
         self._next_at = float("-inf")
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -91,10 +93,20 @@ class WarmUp:
             try:
                 seconds = ROUND_LIMIT_S + 2 * self._every_s
                 engine.stage(containers[planned.container], planned.target, seconds, self._go_on)
+                self._checkpoint(engine, containers[planned.container], planned.target)
             except (LifeboatError, OSError) as error:
                 if self._stopping.is_set():
                     return
                 _log.warning("%s is not copied ahead to %s: %s", planned.container, planned.target, error)
+
+    def _checkpoint(self, engine: Engine, container: ContainerFacts, target: str) -> None:
+        if not self._checkpoint_s or engine.checkpoint_age_s(container.id) < self._checkpoint_s:
+            return
+        if Method.FULL in container.unsupported or wishes(container.labels).method is Method.COLD:
+            return
+        outcome = engine.checkpoint(container, target, self._stopping)
+        if outcome.error:
+            _log.warning("no checkpoint of %s waits at %s: %s", container.name, target, outcome.error)
 
     def _go_on(self) -> None:
         if self._stopping.is_set():
