@@ -110,6 +110,7 @@ class Engine:
         )
         self._neighbours = Neighbours(peers, self._registry.lost_for_s)
         self._desk = Desk(self._hall, lambda: self._health().refusal, self._spare_bytes)
+        self._revival = Revival(self._hall, self._desk, self._neighbours)
         self._facts = FactsReader(host, self._standing, self._known.census, settings)
         self._stager = Stager(self._departure, self._neighbours.client)
         self._outlook = Outlook(
@@ -295,7 +296,8 @@ class Engine:
                 self._follow(entry.migration, ended, failed)
         self._registry.start()
         threading.Thread(target=self._desk.get_ready, name="desk", daemon=True).start()
-        Caretaker(self._hall, self._peers, self._desk.receptions, self._desk.forget, ended).start()
+        desk = self._desk
+        Caretaker(self._hall, self._peers, desk.receptions, desk.forget, tell=ended, revival=self._revival).start()
 
     def _follow(
         self, migration: str, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
@@ -317,8 +319,7 @@ class Engine:
     @property
     def settlement(self) -> Settlement:
         """Return what a human may do about migrations that did not end by themselves."""
-        revival = Revival(self._hall, self._desk, self._neighbours)
-        return Settlement(self._departure, self._peers, self._desk.reception_here, revival)
+        return Settlement(self._departure, self._peers, self._desk.reception_here, self._revival)
 
     def history(self, limit: int = 50) -> tuple[MigrationOutcome, ...]:
         """Return the latest migrations that have ended, newest first."""

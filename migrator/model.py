@@ -54,6 +54,7 @@ class Fallback(StrEnum):
 
     STAY = "stay"  # leave it down and call a human
     COLD = "cold"  # start it anew from its files, as after a crash of the container
+    CHECKPOINT = "checkpoint"  # go back to the whole checkpoint that waits there; without one as `stay`
 
 
 class Transport(StrEnum):

@@ -51,7 +51,8 @@ class MigratorSettings(Value):
     fallback: Fallback = Field(
         default=Fallback.STAY,
         description="what a target does with a container whose memory was lost with its source in the drain: leave "
-        "it down and call a human, or start it anew from its files; the label lifeboat.fallback decides for one",
+        "it down and call a human, start it anew from its files, or go back, with memory and files, to the whole "
+        "checkpoint that waits there (evacuation.checkpoint_s); the label lifeboat.fallback decides for one",
     )
     bind_mounts: BindMounts = Field(
         default=BindMounts.REFUSE,

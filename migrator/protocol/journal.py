@@ -147,6 +147,17 @@ class Journal:
                 (outcome.model_dump_json(), int(settled), outcome.migration),
             )
 
+    def forget_kept(self, container: str, latest: str) -> None:
+        """Forget the checkpoints of a container (its name) before the latest: there may be one every minute."""
+        old = (
+            "SELECT id FROM migration WHERE settled = 1 AND container = ? AND id != ? "
+            "AND json_extract(outcome, '$.phase') = ?"
+        )
+        chosen = (container, latest, Phase.KEPT)
+        with self._transaction() as database:
+            for table, column in (("line", "migration"), ("decision", "migration"), ("migration", "id")):
+                database.execute(f"DELETE FROM {table} WHERE {column} IN ({old})", chosen)  # noqa: S608  constants
+
     def entries(self, *, unfinished: bool = False, limit: int = 1000) -> tuple[Entry, ...]:
         """Return migrations, newest first; with `unfinished`, only those that are not settled."""
         where = "WHERE settled = 0" if unfinished else ""

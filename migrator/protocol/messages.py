@@ -98,6 +98,7 @@ class Keep(Value):
     checkpoint: MigrationId  # what the streams name
     source: HostName
     container: ContainerFacts
+    epoch: int  # of the container then: a target that knows a later one was committed it since
 
 
 class Staged(Value):

@@ -22,8 +22,10 @@ from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Journal, Side
 from migrator.protocol.messages import DecisionTold, Proposal, Standing
 from migrator.protocol.steps import Step, next_step
+from migrator.recovery.revival import Revival, told_of
 from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
+from migrator.target.checkpoints import Kept
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 
@@ -47,9 +49,12 @@ class Caretaker:
         peers: PeerDirectory,
         receptions: Callable[[], Sequence[Reception]],
         forget: Callable[[str], None],
+        *,
         tell: Callable[[MigrationOutcome], None],
+        revival: Revival,
     ) -> None:
         """`tell` takes a migration whose memory was lost here, for nobody else may be left to say so."""
+        self._revival = revival
         self._hall = hall
         self._tell = tell
         self._told: set[str] = set()
@@ -115,14 +120,26 @@ class Caretaker:
 
     def _lose(self, reception: Reception, reason: str, step: Step) -> None:
         container = reception.proposal.container
+        fallback = fallback_of(container, self._hall.settings) if step is Step.FALL_BACK else Fallback.STAY
+        kept = self._hall.checkpoints.of(container.id) if fallback is Fallback.CHECKPOINT else None
         if reception.given_up:
             reception.lose()
-        elif step is Step.FALL_BACK and fallback_of(container, self._hall.settings) is Fallback.COLD:
+        elif fallback is Fallback.COLD:
             reception.fall_back()
             self._tell(reception.outcome(Phase.LOST, f"{reason}; started anew from its files"))
+        elif kept is not None:
+            self._go_back(reception, reason, kept)
         elif reception.proposal.migration not in self._told:
             self._told.add(reception.proposal.migration)
             self._tell(reception.outcome(Phase.LOST, reason))
+
+    def _go_back(self, reception: Reception, reason: str, kept: Kept) -> None:
+        what = f"{reason}; it went back to {told_of(kept)}"
+        try:
+            self._revival.go_back(reception, kept)
+        except LifeboatError as error:
+            what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover"
+        self._tell(reception.outcome(Phase.LOST, what))
 
     def _recorded(self, proposal: Proposal) -> DecisionTold | None:
         """Return what a registry remembers of a source that is gone; None when it remembers nothing."""

@@ -20,6 +20,7 @@ from migrator.target.desk import Desk
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 
+LOST = "lost"  # below the state directory: the files of what went back to a checkpoint, by migration
 PUT = ("rsync", "-aHAXS", "--numeric-ids", "--delete")
 
 
@@ -35,13 +36,21 @@ class Revival:
         """Return the checkpoints whose sources do not answer."""
         kept = self._hall.checkpoints.kept
         silent = {source for source in {item.source for item in kept} if not self._answers(source)}
-        return tuple(item for item in kept if item.source in silent)
+        ours = [item for item in kept if self._is_ours(item)]
+        return tuple(item for item in kept if item.source in silent or item in ours)
 
     def find(self, word: str) -> Kept | None:
         """Return one by its id, or by its container's name or id, if that is no other one's, too."""
         kept = self._hall.checkpoints.kept
         found = [item for item in kept if word in (item.checkpoint, item.container.name, item.container.id)]
         return found[0] if len(found) == 1 else None
+
+    def go_back(self, reception: Reception, kept: Kept) -> MigrationOutcome:
+        """Start a container whose memory was lost here from its checkpoint; the files it had are kept aside."""
+        aside = self._hall.state / LOST / reception.proposal.migration
+        aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        reception.make_way(aside)
+        return self._start(kept, aside)
 
     def start(self, kept: Kept, *, declared_dead: bool) -> MigrationOutcome:
         """Let a container run here from its checkpoint; raises `CallAHumanError` when its source may live."""
@@ -51,19 +60,22 @@ class Revival:
                 code="not-proved",
                 hint=f"make sure that {kept.source} is dead, and stays so, before you say that it is",
             )
+        return self._start(kept, None)
+
+    def _start(self, kept: Kept, aside: Path | None) -> MigrationOutcome:
         proposal = Proposal(
             migration=new_id(),
             source=kept.source,
             container=kept.container,
             method=Method.FULL,
             copy_image=False,
-            epoch=self._hall.journal.epoch(kept.container.id) + 1,
+            epoch=max(self._hall.journal.epoch(kept.container.id), kept.epoch) + 1,
         )
         request = self._desk.admitted(proposal, kept.request)
         reception = self._desk.revive(proposal)
         try:
             reception.park(request)
-            self._put(kept, reception)
+            self._put(kept, reception, aside)
             reception.restore(None)
             reception.commit()
         except LifeboatError as error:
@@ -78,21 +90,28 @@ class Revival:
 
     def refusal(self, kept: Kept, *, declared_dead: bool) -> str:
         """Return why it may not be started; empty when it may."""
+        if self._is_ours(kept):
+            return ""
         if self._answers(kept.source):
             return f"{kept.source} answers, and the container is there"
         return "" if declared_dead else f"{kept.source} does not answer, and nobody said that it is dead"
 
-    def _put(self, kept: Kept, reception: Reception) -> None:
+    def _put(self, kept: Kept, reception: Reception, aside: Path | None) -> None:
         """Put files and memory, which are of one moment, where podman has made room."""
         place, limit_s = self._hall.checkpoints.place(kept), self._hall.settings.copy_limit_s
         for name, path in place.trees.items():
             if path.exists():
                 reception.touch()
-                run([*PUT, f"{path}/", f"{reception.tree_path(name)}/"], timeout_s=limit_s)
+                replaced = ["--backup", f"--backup-dir={aside / name}"] if aside else []
+                run([*PUT, *replaced, f"{path}/", f"{reception.tree_path(name)}/"], timeout_s=limit_s)
         reception.touch()
         images: Path = reception.images_directory
         run(["cp", "--archive", "--reflink=auto", f"{place.images}/.", str(images)], timeout_s=limit_s)
         reception.touch()
+
+    def _is_ours(self, kept: Kept) -> bool:
+        """Say whether the container was committed to this host since, and did not come to run here."""
+        return self._hall.journal.epoch(kept.container.id) > kept.epoch
 
     def _answers(self, source: str) -> bool:
         try:

@@ -44,12 +44,14 @@ class Checkpoint(SourceMigration):
         finally:
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
-        return self.end(Phase.KEPT, None)
+        outcome = self.end(Phase.KEPT, None)
+        self._shared.journal.forget_kept(self._container.name, self._id)
+        return outcome
 
     def _get_ready(self) -> ParkRequest:
         """Everything that can be done while the container runs undisturbed."""
         self._timeline.enter(Phase.PREPARE, f"a checkpoint of {self._container.name} for {self._target.name}")
-        wish = Keep(checkpoint=self._id, source=self._shared.host, container=self._container)
+        wish = Keep(checkpoint=self._id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
         self._target.call("POST", "/v1/checkpoints", wish, Staged, timeout_s=REQUEST_WAIT_S)
         self._copy_ahead()
         self._undo.callback(self._give_back)

@@ -110,6 +110,12 @@ class Arrival(ABC):
         """Start it from its files, for its memory will not come."""
         start_anew(self._proposal.container.name)
 
+    def put_aside(self, place: Path) -> None:
+        """Copy its layer, for podman is about to remove it."""
+        upper = podman.directories(self._proposal.container.name).upper
+        copy = ["cp", "--archive", "--reflink=auto", str(upper), str(place)]
+        run(copy, timeout_s=self._hall.settings.copy_limit_s)
+
     def withdraw(self) -> None:  # noqa: B027  most have left nothing
         """Podman has removed it: take away what else was made for it."""
 

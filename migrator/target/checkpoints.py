@@ -10,6 +10,9 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,6 +47,7 @@ class Kept(Value):
     checkpoint: MigrationId
     source: HostName
     container: ContainerFacts
+    epoch: int  # see `Keep`
     request: ParkRequest
     slot: Literal["a", "b"]
     at: float  # since when it is complete (Unix seconds of this host)
@@ -81,6 +85,7 @@ class Place:
 class _Coming:
     checkpoint: str
     source: str
+    epoch: int
     slot: str
     place: Place
 
@@ -91,6 +96,7 @@ class Checkpoints:
     def __init__(self, state: Path) -> None:
         self._top = state / DIRECTORY
         self._coming: dict[str, _Coming] = {}  # by the container's id
+        self._writers: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     @property
@@ -98,6 +104,10 @@ class Checkpoints:
         """Return those that are complete."""
         found = (_read(path) for path in sorted(self._top.glob(f"*/{RECORD}")))
         return tuple(kept for kept in found if kept is not None)
+
+    def of(self, container: str) -> Kept | None:
+        """Return the complete one of a container (its id), None without one."""
+        return _read(self._of(container) / RECORD)
 
     def place(self, kept: Kept) -> Place:
         """Return where a complete one lies."""
@@ -111,6 +121,7 @@ class Checkpoints:
                 raise PrerequisiteError(f"{wish.container.name} waits here for another host", code="not-yours")
             if known is None and sum(item.source == wish.source for item in self.kept) >= MOST:
                 raise PrerequisiteError(f"{MOST} checkpoints of {wish.source} wait here", code="checkpoints-full")
+            self._check_idle(wish.container.id)
             slot = next(name for name in SLOTS if known is None or name != known.slot)
             place = Place(wish.container, self._of(wish.container.id) / slot)
             place.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,11 +133,21 @@ class Checkpoints:
                     code="target-lacks-disk",
                 )
             place.images.mkdir(mode=0o700)
-            self._coming[wish.container.id] = _Coming(wish.checkpoint, wish.source, slot, place)
+            self._coming[wish.container.id] = _Coming(wish.checkpoint, wish.source, wish.epoch, slot, place)
 
-    def coming(self, header: Header) -> Place | None:
-        """Return where the stream of a checkpoint goes, None when it is for none."""
-        return next((item.place for item in self._all_coming() if _is(item, header)), None)
+    @contextmanager
+    def writing(self, header: Header) -> Iterator[Place | None]:
+        """Hold where the stream of a checkpoint goes while it is written to; None when it is for none."""
+        with self._lock:
+            place = next((item.place for item in self._coming.values() if _is(item, header)), None)
+            if place is not None:
+                self._writers[place.container.id] += 1
+        try:
+            yield place
+        finally:
+            if place is not None:
+                with self._lock:
+                    self._writers[place.container.id] -= 1
 
     def complete(self, checkpoint: str, source: str, request: ParkRequest, now: float) -> None:
         """Know that all of it is here, on disk; `now` is Unix time."""
@@ -139,6 +160,7 @@ class Checkpoints:
             "checkpoint": checkpoint,
             "source": source,
             "container": container,
+            "epoch": coming.epoch,
             "request": request,
             "slot": coming.slot,
             "at": now,
@@ -146,6 +168,7 @@ class Checkpoints:
         with self._lock:
             if self._coming.get(container.id) != coming:
                 raise PrerequisiteError(f"the checkpoint {checkpoint} was withdrawn", code="unknown-checkpoint")
+            self._check_idle(container.id)
             write_secret(self._of(container.id) / RECORD, Kept.model_validate(record).model_dump_json().encode())
             del self._coming[container.id]
 
@@ -171,6 +194,11 @@ class Checkpoints:
         for kept in self.kept:
             if kept.at + LASTS_S <= now:
                 self.remove(kept.container.id)
+
+    def _check_idle(self, container: str) -> None:
+        """Raise while a stream, perhaps an old one whose link is dead, may write to what comes."""
+        if self._writers[container]:
+            raise PrerequisiteError("it is still being written here", code="target-busy", temporary=True)
 
     def _all_coming(self) -> tuple[_Coming, ...]:
         with self._lock:

@@ -318,11 +318,11 @@ class Desk:
     def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
         tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
         command = header.get("command", "").split("\0")
-        if kept := self._hall.checkpoints.coming(header):
-            receive.receive_tree(link, command, kept.tree_path(tree), self._jail(), limit_s)
-            return
-        with self._staged(header) as record:
-            path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
+        with self._hall.checkpoints.writing(header) as kept, self._staged(header) as record:
+            if kept:
+                path = kept.tree_path(tree)
+            else:
+                path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
             receive.receive_tree(link, command, path, self._jail(), limit_s)
 
     def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
@@ -336,10 +336,10 @@ class Desk:
                 self._stagings.image_came(record)
 
     def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
-        kept = self._hall.checkpoints.coming(header)
-        images = kept.images if kept else self._called(header).images_directory
-        image.empty(images)
-        receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
+        with self._hall.checkpoints.writing(header) as kept:
+            images = kept.images if kept else self._called(header).images_directory
+            image.empty(images)
+            receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
 
     def _staged(self, header: Header) -> AbstractContextManager[Staging | None]:
         """Hold what waits here and a stream is for, None when it is for a migration; that looks at no record."""

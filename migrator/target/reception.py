@@ -46,7 +46,10 @@ class Reception:
         self._lock = threading.RLock()
         self._record = Record(hall, proposal)
         self._drain = Drain(hall, proposal, self.directory)
-        self._arrival = self._expect(stale=stale)
+        places = (self.directory, self._staging)
+        self._arrival: Arrival = ParkedRestore(hall, proposal, *places, self._drain, stale=stale)
+        if proposal.method is Method.COLD:
+            self._arrival = CreatedContainer(hall, proposal, *places)
         self._volumes = Volumes(proposal.container)
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
@@ -57,11 +60,6 @@ class Reception:
         self._reason = ""
         self._heard_at = time.monotonic()
         self.ended = False
-
-    def _expect(self, *, stale: bool) -> Arrival:
-        if self.proposal.method is Method.COLD:
-            return CreatedContainer(self._hall, self.proposal, self.directory, self._staging)
-        return ParkedRestore(self._hall, self.proposal, self.directory, self._staging, self._drain, stale=stale)
 
     @property
     def standing(self) -> Standing:
@@ -88,8 +86,7 @@ class Reception:
         with self._lock:
             if self._accepted is not None:
                 return self._accepted
-            container = self.proposal.container
-            needs_image = require_fit(self._hall, container, copy_image=self.proposal.copy_image)
+            needs_image = require_fit(self._hall, self.proposal.container, copy_image=self.proposal.copy_image)
             tombstone.check_hook()
             self._record.begin()
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -316,18 +313,30 @@ class Reception:
     def fall_back(self) -> None:
         """The memory will not come: start the container anew from its files, as a crash of it would end."""
         with self._lock:
-            self._record.seal(Fate.FALL_BACK)
-            self._standing = Standing.FALLING_BACK
-            reason = self._reason or "the memory did not come"
             container = self.proposal.container
-            if self._opened_at is None:
-                self._arrival.surrender()
-            podman.kill_and_wait(container.name)
+            self._kill_lost()
             tombstone.lift(self._hall.state, container)
             tombstone.remove(self._hall.state, container)
             self._arrival.start_anew()
             self._standing = Standing.FELL_BACK
-            self._end(Phase.LOST, f"{reason}; started anew from its files")
+            self._end(Phase.LOST, f"{self._reason or 'the memory did not come'}; started anew from its files")
+
+    def make_way(self, aside: Path) -> None:
+        """The memory will not come, and it starts from a checkpoint: remove it, and put its own layer aside."""
+        with self._lock:
+            self._kill_lost()
+            self._arrival.put_aside(aside / LAYER)
+            tombstone.leave(self._hall.state, self.proposal.container, self._hall.host, self._id)
+            self._remove()
+            self._standing = Standing.FELL_BACK
+            self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
+
+    def _kill_lost(self) -> None:
+        self._record.seal(Fate.FALL_BACK)
+        self._standing = Standing.FALLING_BACK
+        if self._opened_at is None:
+            self._arrival.surrender()
+        podman.kill_and_wait(self.proposal.container.name)
 
     def forget(self) -> None:
         """A human throws away what is here of a lost container."""
@@ -345,8 +354,7 @@ class Reception:
                 return
             self._arrival.close()
             report = self.report()
-            if report.standing is not Standing.DRAINED:
-                raise ExecutionError(f"this migration is {report.standing} here", code="not-drained")
+            self._check(Standing.DRAINED)
             tombstone.lift(self._hall.state, self.proposal.container)
             tombstone.remove(self._hall.state, self.proposal.container)
             self._arrival.settle()
