@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from migrator.model import Method
+from migrator.model import Fallback, Method
 
 PREFIX = "lifeboat."
 LABELS: dict[str, str] = {
     "lifeboat.priority": "a whole number; higher goes first, the default is 0",
     "lifeboat.evacuate": "`no`: it stays, whatever happens to the host",
     "lifeboat.method": "the rung to start from for this container, instead of migrator.method",
+    "lifeboat.fallback": "what is done where its memory was lost in the drain, instead of migrator.fallback",
+    "lifeboat.bind-mounts": "`refuse` or `sync`: what is done with local directories mounted into it",
     "lifeboat.pin": "hosts, by commas: it goes to one of these or not at all",
     "lifeboat.forbid": "hosts, by commas: it never goes there",
     "lifeboat.require": "labels a host must have (migrator.labels there), as `rack=r2,ssd=yes`",
@@ -67,6 +69,8 @@ def wishes(labels: Mapping[str, str]) -> Wishes:
             priority = int(text)
         except ValueError:
             say("lifeboat.priority", "a whole number")
+    if labels.get("lifeboat.fallback", Fallback.STAY) not in set(Fallback):
+        say("lifeboat.fallback", " or ".join(Fallback))
     if text := labels.get("lifeboat.method"):
         if text in set(Method):
             method = Method(text)

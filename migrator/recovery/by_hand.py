@@ -149,12 +149,12 @@ class Settlement:
     ) -> MigrationOutcome:
         if wish is Wish.FORGET:
             reception.forget()
-            return reception.outcome(Phase.LOST, "a human threw away what was here")
+            return reception.record.outcome(Phase.LOST, "a human threw away what was here")
         told = ask_source(self._peers, reception.proposal)
         standing = reception.report().standing
         _refuse(may_take_over(standing, entry.decision, told, declared_dead=declared_dead))
         reception.take_over()
-        return reception.outcome(Phase.LOST, "a human let it start anew here, from its files")
+        return reception.record.outcome(Phase.LOST, "a human let it start anew here, from its files")
 
     def _settle_kept(self, kept: Kept, wish: Wish, *, declared_dead: bool) -> MigrationOutcome:
         if wish is Wish.RESUME:

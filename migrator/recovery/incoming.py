@@ -83,6 +83,7 @@ class Caretaker:
 
     def _settle(self, reception: Reception) -> None:
         quiet_s, migration = reception.quiet_s, reception.proposal.migration
+        reception.record.finish()
         if reception.ended:
             if quiet_s > FORGET_S:
                 self._forget(migration)
@@ -126,12 +127,12 @@ class Caretaker:
             reception.lose()
         elif fallback is Fallback.COLD:
             reception.fall_back()
-            self._tell(reception.outcome(Phase.LOST, f"{reason}; started anew from its files"))
+            self._tell(reception.record.outcome(Phase.LOST, f"{reason}; started anew from its files"))
         elif kept is not None:
             self._go_back(reception, reason, kept)
         elif reception.proposal.migration not in self._told:
             self._told.add(reception.proposal.migration)
-            self._tell(reception.outcome(Phase.LOST, reason))
+            self._tell(reception.record.outcome(Phase.LOST, reason))
 
     def _go_back(self, reception: Reception, reason: str, kept: Kept) -> None:
         what = f"{reason}; it went back to {told_of(kept)}"
@@ -139,7 +140,7 @@ class Caretaker:
             self._revival.go_back(reception, kept)
         except LifeboatError as error:
             what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover"
-        self._tell(reception.outcome(Phase.LOST, what))
+        self._tell(reception.record.outcome(Phase.LOST, what))
 
     def _recorded(self, proposal: Proposal) -> DecisionTold | None:
         """Return what a registry remembers of a source that is gone; None when it remembers nothing."""

@@ -82,7 +82,7 @@ class Revival:
             reception.abort(str(error))
             raise
         reception.complete()
-        return reception.outcome(Phase.DONE, "")
+        return reception.record.outcome(Phase.DONE, "")
 
     def forget(self, kept: Kept) -> None:
         """Throw a checkpoint away."""

@@ -279,7 +279,8 @@ class SourceMigration:
 
     def end(self, phase: Phase, error: LifeboatError | None, *, settled: bool = True) -> MigrationOutcome:
         """Journal how it ended; what is not settled is looked after further (migrator.recovery.outgoing)."""
-        evidence.keep(self.holding.directory, self._shared.state, self._id)
+        if phase is not Phase.KEPT:  # there are many, and they would push out what somebody may look for
+            evidence.keep(self.holding.directory, self._shared.state, self._id)
         if settled:
             self.holding.close()
             shutil.rmtree(self.holding.directory, ignore_errors=True)

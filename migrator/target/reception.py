@@ -18,7 +18,7 @@ from migrator.container.here import require_fit
 from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
-from migrator.model import Method, MigrationOutcome, Phase
+from migrator.model import Method, Phase
 from migrator.pager.sink import SinkState
 from migrator.protocol import evidence
 from migrator.protocol.journal import Decision, Fate
@@ -44,7 +44,7 @@ class Reception:
         self.directory = hall.runtime / "migrations" / self._id
         self._staging = hall.state / "staging" / self._id
         self._lock = threading.RLock()
-        self._record = Record(hall, proposal)
+        self.record = Record(hall, proposal)
         self._drain = Drain(hall, proposal, self.directory)
         places = (self.directory, self._staging)
         self._arrival: Arrival = ParkedRestore(hall, proposal, *places, self._drain, stale=stale)
@@ -59,7 +59,11 @@ class Reception:
         self._progress = Progress(SinkState.WAITING)
         self._reason = ""
         self._heard_at = time.monotonic()
-        self.ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Say whether it is over, and the journal says so."""
+        return self.record.ended
 
     @property
     def standing(self) -> Standing:
@@ -88,7 +92,7 @@ class Reception:
                 return self._accepted
             needs_image = require_fit(self._hall, self.proposal.container, copy_image=self.proposal.copy_image)
             tombstone.check_hook()
-            self._record.begin()
+            self.record.begin()
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=0)
             if self.proposal.method is Method.LAZY:
@@ -125,7 +129,7 @@ class Reception:
             tombstone.ban(self._hall.state, container, unit=container.quadlet is not None)
             self._arrival.park(request)
             self._standing = Standing.PARKED
-            self._record.write(Phase.PREPARE, "restore parked")
+            self.record.write(Phase.PREPARE, "restore parked")
 
     def restore(self, images: bytes | None) -> None:
         """Bring the tree up behind the gate; it stands still. `images` is None when they came as a stream."""
@@ -154,10 +158,10 @@ class Reception:
         the source meanwhile, and are given to the container.
         """
         with self._lock:
-            reply = answer_commit(self._standing, self._record.decision)
+            reply = answer_commit(self._standing, self.record.decision)
             if reply is Reply.REFUSE:
                 raise ExecutionError(f"this migration is {self._standing} here", code="not-restored")
-            self._record.commit()
+            self.record.commit()
             opened_now = self._opened_at is None
             if self._opened_at is None:
                 self._opened_at = self._open()
@@ -165,7 +169,7 @@ class Reception:
             if reply is Reply.DO:
                 self._let_memory_flow()
             if opened_now:
-                self._record.opened(self._restored_in_ms)
+                self.record.opened(self._restored_in_ms)
             return Opened(migration=self._id, at=self._opened_at)
 
     def _open(self) -> float:
@@ -193,19 +197,19 @@ class Reception:
             self._has_everything()
 
     def _has_everything(self) -> None:
-        self._record.drained()
+        self.record.drained()
         self._standing = Standing.DRAINED
 
     def _lose(self, reason: str) -> None:
         if self._standing is not Standing.LOST:
             self._standing, self._reason = Standing.LOST, reason
-            self._record.write(Phase.DRAIN, f"lost: {reason}")
+            self.record.write(Phase.DRAIN, f"lost: {reason}")
 
     def adopt(self, shim: ControlClient | None) -> None:
         """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
         with self._lock:
             self._heard_at = float("-inf")  # look at it soon
-            decision = self._record.decision
+            decision = self.record.decision
             if shim is not None and isinstance(self._arrival, ParkedRestore):
                 self._arrival.adopt(shim)
                 self._standing = Standing.RESTORED if self._arrival.ready else Standing.PARKED
@@ -220,9 +224,9 @@ class Reception:
     def _take_up_committed(self) -> None:
         self._opened_at = time.time()
         lazy = self.proposal.method is Method.LAZY
-        if self._record.fate is not None:
-            self._standing = Standing.FALLING_BACK if self._record.fate is Fate.FALL_BACK else Standing.YIELDED
-        elif self._record.was_drained:
+        if self.record.fate is not None:
+            self._standing = Standing.FALLING_BACK if self.record.fate is Fate.FALL_BACK else Standing.YIELDED
+        elif self.record.was_drained:
             self._standing = Standing.DRAINED
         elif self.remains and (self._drain.present or not lazy):
             self._let_memory_flow()
@@ -257,16 +261,16 @@ class Reception:
     def abandon(self, reason: str) -> None:
         """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
         with self._lock:
-            undecided = self._record.decision is None
+            undecided = self.record.decision is None
             if not undecided or self._standing is not Standing.RESTORED:
                 self.abort(reason)
 
     def abort(self, reason: str) -> None:
         """Undo everything here; refused after the commit."""
         with self._lock:
-            if answer_abort(self._standing, self._record.decision) is Reply.AGAIN:
+            if answer_abort(self._standing, self.record.decision) is Reply.AGAIN:
                 return
-            self._record.abort()
+            self.record.abort()
             self._reason = reason
             self._arrival.abort()
             self._remove()
@@ -278,27 +282,27 @@ class Reception:
         """A human resumes the container at the source: promise that it never runs here, and clear away."""
         with self._lock:
             standing = self.report().standing
-            reply = answer_yield(standing, self._record.decision, self._record.fate)
+            reply = answer_yield(standing, self.record.decision, self.record.fate)
             if reply is Reply.REFUSE:
                 raise ExecutionError(f"this migration is {standing} here: it runs here", code="runs-here")
             if reply is Reply.AGAIN:
                 return
-            if self._record.decision is None:
+            if self.record.decision is None:
                 self.abort("a human resumes it at the source")
                 return
-            self._record.seal(Fate.YIELD)
+            self.record.seal(Fate.YIELD)
             self.stay_away()
 
     def take_over(self) -> None:
         """A human lets the container start here, from its files; the source is dead, or has committed it to us."""
         with self._lock:
-            self._record.commit()
+            self.record.commit()
             self._reason = self._reason or "its source is dead"
             self.fall_back()
 
     def give_way(self) -> None:
         """The source says that a human resumed the container there, perhaps while this host was down."""
-        if self._record.decision is Decision.COMMIT:
+        if self.record.decision is Decision.COMMIT:
             self.stay_away()
         else:
             self.abort("a human resumed it at the source")
@@ -332,7 +336,7 @@ class Reception:
             self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
 
     def _kill_lost(self) -> None:
-        self._record.seal(Fate.FALL_BACK)
+        self.record.seal(Fate.FALL_BACK)
         self._standing = Standing.FALLING_BACK
         if self._opened_at is None:
             self._arrival.surrender()
@@ -359,7 +363,7 @@ class Reception:
             tombstone.remove(self._hall.state, self.proposal.container)
             self._arrival.settle()
             for missing in settle(self.proposal.container):
-                self._record.write(Phase.DRAIN, missing)
+                self.record.write(Phase.DRAIN, missing)
             self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.COMPLETE
             self._end(Phase.DONE, "complete", drained_bytes=report.drained_bytes, drain_s=report.drain_s)
@@ -392,9 +396,4 @@ class Reception:
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         tombstone.disallow(self.proposal.container)
-        self._record.end(phase, reason, drained_bytes=drained_bytes, drain_s=drain_s)
-        self.ended = True
-
-    def outcome(self, phase: Phase, error: str) -> MigrationOutcome:
-        """Return how this migration would end now."""
-        return self._record.outcome(phase, error)
+        self.record.end(phase, reason, drained_bytes=drained_bytes, drain_s=drain_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from migrator.errors import ExecutionError
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
@@ -20,6 +21,8 @@ class Record:
         self._hall = hall
         self._proposal = proposal
         self._id = proposal.migration
+        self._unwritten: Callable[[], None] | None = None  # the end, where the journal did not take it yet
+        self.ended = False
 
     def begin(self) -> None:
         """Know the migration; idempotent."""
@@ -89,11 +92,23 @@ class Record:
     def end(
         self, phase: Phase, reason: str = "", *, drained_bytes: int | None = None, drain_s: float | None = None
     ) -> None:
-        """Write the last line and the outcome."""
-        self.write(phase, reason)
+        """Write the last line and the outcome; what a full disk does not take `finish` writes later."""
         error = "" if phase is Phase.DONE else reason
         told = {"drained_bytes": drained_bytes, "drain_s": drain_s}
-        self._hall.journal.finish(self.outcome(phase, error).model_copy(update=told))
+        outcome = self.outcome(phase, error).model_copy(update=told)
+
+        def write() -> None:
+            self.write(phase, reason)
+            self._hall.journal.finish(outcome)
+
+        self._unwritten = write
+        self.finish()
+
+    def finish(self) -> None:
+        """Write the end that the journal did not take before; nothing happens when there is none."""
+        if self._unwritten is not None:
+            self._unwritten()
+            self._unwritten, self.ended = None, True
 
     def outcome(self, phase: Phase, error: str) -> MigrationOutcome:
         """Return how this migration ended, or would end now."""

@@ -109,11 +109,13 @@ def test_labels_that_are_not_understood_are_told() -> None:
         "lifeboat.priority": "high",
         "lifeboat.evacuate": "maybe",
         "lifeboat.method": "fast",
+        "lifeboat.fallback": "none",
         "lifeboat.pni": "b",
     }
     found = wishes({**odd, "lifeboat.require": "rack", "other": "x"})
     assert (found.priority, found.stays, found.method) == (0, False, None)
-    assert len(found.problems) == 5
+    assert len(found.problems) == 6
+    assert wishes({"lifeboat.fallback": "checkpoint", "lifeboat.bind-mounts": "sync"}).problems == ()
     assert any("no such label: lifeboat.pni" in problem for problem in found.problems)
     assert all(name.startswith("lifeboat.") for name in LABELS)
 
