@@ -134,6 +134,15 @@ class ControlClient:
             raise ExecutionError(str(answer["error"]), code=str(answer.get("code", "shim-failed")))
         return answer
 
+    @property
+    def gone(self) -> bool:
+        """Say whether the other end has hung up; nothing it said before that is lost."""
+        if self._socket.fileno() < 0:
+            return True
+        look = select.poll()
+        look.register(self._socket, select.POLLRDHUP)  # a hang-up and an error are told anyway (poll(2))
+        return bool(look.poll(0))
+
     def close(self) -> None:
         """Hang up."""
         self._socket.close()

@@ -87,6 +87,11 @@ class Holding(ABC):
         """Kill what is left of it here."""
 
     @property
+    def gone(self) -> bool:
+        """Say whether what holds it has died; then only the daemon can give it back."""
+        return False
+
+    @property
     @abstractmethod
     def memory_is_here(self) -> bool:
         """Say whether its memory is still here."""
@@ -150,6 +155,11 @@ class ParkedCheckpoint(Holding):
             pager=pager,
             left_behind=left_behind(self._container.networks),
         )
+
+    @property
+    def gone(self) -> bool:
+        """See `Holding.gone`."""
+        return self._shim is not None and self._shim.gone
 
     def freeze(self) -> float:
         """See `Holding.freeze`."""

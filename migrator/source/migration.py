@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 
 from migrator.container import quadlet
@@ -38,6 +38,7 @@ from migrator.storage.volumes import trees
 
 CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
+LOOK_S = 0.1  # how soon it is noticed that what holds a frozen container has died
 STALE_S = 5.0  # files copied longer ago than this are compared once more before the freeze has to
 
 
@@ -230,10 +231,17 @@ class SourceMigration:
         journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
         _finish(copies)
         path = f"/v1/migrations/{self._id}/restore"
-        self._target.call("POST", path, body, Report, timeout_s=REQUEST_WAIT_S)
+        self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
         journalled.result()
         self.holding.check_silent()
         workers.shutdown()
+
+    def _wait_for(self, restoring: Future[Report]) -> None:
+        """Wait for the target, but not when what holds the container has died: then it has to be thawed at once."""
+        while wait([restoring], timeout=LOOK_S).not_done:
+            if self.holding.gone:
+                raise ExecutionError("what holds the container here has died", code="shim-gone")
+        restoring.result()
 
     def _copy_last(self, tree: Tree) -> bool:
         limit_s = self._shared.settings.freeze_limit_s

@@ -158,9 +158,14 @@ class ParkedRestore(Arrival):
 
     @property
     def lives(self) -> bool:
-        """See `Arrival.lives`; a podman that an earlier daemon started is known by its shim's answer only."""
-        if self._shim is None or self._podman is not None:
-            return self._shim is not None and self._podman is not None and self._podman.wait(0) is None
+        """See `Arrival.lives`; a podman that an earlier daemon started is known by its shim's answer only.
+
+        A podman whose shim was killed goes on waiting for it.
+        """
+        if self._shim is None or self._shim.gone:
+            return False
+        if self._podman is not None:
+            return self._podman.wait(0) is None
         try:
             self._ask({"do": "state"})
         except LifeboatError as error:

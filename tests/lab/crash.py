@@ -264,7 +264,8 @@ class Cell:
         return any(item["phase"] == "lost" for item in ended) or self._daemons_told()
 
     def _daemons_told(self) -> bool:
-        words = ["journalctl", "--unit=lifeboatd", "--no-pager", "--output=cat", "--lines=50"]
+        since = f"--since=@{int(self.struck_at)}"  # not of the cells before
+        words = ["journalctl", "--unit=lifeboatd", "--no-pager", "--output=cat", since]
         return any("call a human" in host.run(words, check=False).output for host in (self.source, self.target))
 
     def _last_words(self) -> Iterator[str]:

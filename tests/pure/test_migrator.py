@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from migrator.control import ControlClient, ControlServer
 from migrator.errors import PeerError, PrerequisiteError, UsageError
 from migrator.model import HostFacts
 from migrator.network.announce import announcements
@@ -64,6 +65,19 @@ def test_the_journal_remembers_what_is_unfinished(tmp_path: Path) -> None:
     ]
     assert again.decide("a", Decision.COMMIT) is Decision.COMMIT
     assert journal.decide("a", Decision.ABORT) is Decision.COMMIT
+
+
+def test_a_control_socket_tells_that_the_other_end_has_died_without_reading(tmp_path: Path) -> None:
+    server = ControlServer(tmp_path / "control.sock")
+    client = ControlClient(tmp_path / "control.sock", timeout_s=5, what="the shim")
+    assert server.wait(0.1) is None
+    assert not client.gone
+    server.say({"event": "ready"})
+    server.close()
+    assert client.gone
+    assert client.listen(timeout_s=1) == {"event": "ready"}
+    client.close()
+    assert client.gone
 
 
 def free_port() -> int:
