@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from migrator.command import run
+from migrator.container import quadlet
 from migrator.container.describe import attachments
 from migrator.container.probe import is_probe, remove_arrived
 from migrator.errors import LifeboatError
@@ -40,11 +42,25 @@ def start_anew(name: str, start: Callable[[], object] | None = None) -> None:
         _log.warning("%s was started, but its addresses are not announced: %s", name, error)
 
 
+def start_missed(container: ContainerFacts) -> None:
+    """Start what its policy, or its unit, would have started while a ban lay on it."""
+    if container.quadlet is not None:
+        quadlet.start_by_policy(container.quadlet)
+    else:
+        podman.start_by_policy(container.name)
+
+
 def settle(container: ContainerFacts) -> Iterator[str]:
     """Give a container that came what podman's restore leaves out; yields, in words, what differs from podman's."""
     if is_probe(container):
         remove_arrived(container)
-    elif container.health_interval:
+        return
+    if not podman.is_running(container.name):  # it ended, or this host was down, while nothing might start it
+        try:
+            start_anew(container.name, partial(start_missed, container))
+        except LifeboatError as error:
+            yield f"it has ended, and could not be started again: {error}"
+    if container.health_interval:
         try:
             podman.renew_health_check(container.id, container.health_interval)
             why = "" if has_timer(container) else "it does not say why"

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 
-from migrator.container import quadlet
+from migrator.container.settle import start_missed
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
@@ -278,10 +278,7 @@ class SourceMigration:
     def _make_up_for_ban(self) -> None:
         """It ended while nothing might start it, by itself or with this host; do what would have been done then."""
         try:
-            if self._container.quadlet is not None:
-                quadlet.start_by_policy(self._container.quadlet)
-            else:
-                podman.start_by_policy(self._container.id)
+            start_missed(self._container)
         except LifeboatError as error:
             self._timeline.tell(f"the container could not be started again: {error}")
 

@@ -23,6 +23,7 @@ from migrator.network.sever import all_of, moved_along
 from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
+from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, overlay
@@ -109,6 +110,15 @@ class Arrival(ABC):
     def start_anew(self) -> None:
         """Start it from its files, for its memory will not come."""
         start_anew(self._proposal.container.name)
+
+    def freeze(self) -> None:
+        """Let the tree stand still, whoever has held it back until now; quiet when it is gone."""
+        with suppress(LifeboatError, OSError):
+            tree = Cgroup.of_process(self.pid) if self.pid else None
+            if tree is not None and self._proposal.container.id in str(
+                tree.path
+            ):  # the pid is no other one's by now
+                tree.ask_to_freeze()
 
     def put_aside(self, place: Path) -> None:
         """Copy its layer, for podman is about to remove it."""

@@ -202,6 +202,7 @@ class Reception:
 
     def _lose(self, reason: str) -> None:
         if self._standing is not Standing.LOST:
+            self._arrival.freeze()
             self._standing, self._reason = Standing.LOST, reason
             self.record.write(Phase.DRAIN, f"lost: {reason}")
 
