@@ -256,6 +256,8 @@ class Engine:
             ).run()
         if outcome.phase is Phase.LOST:  # it was told; the waiting goes on
             self._follow(outcome.migration, lambda _: None, lambda _: None)
+        elif outcome.phase is Phase.DONE and facts.id in self._stager.targets:
+            threading.Thread(target=self._stager.withdraw, args=(facts.id,), name="withdraw", daemon=True).start()
         return outcome
 
     def _check_movable(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:

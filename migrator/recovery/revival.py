@@ -94,6 +94,10 @@ class Revival:
             return ""
         if self._answers(kept.source):
             return f"{kept.source} answers, and the container is there"
+        told, _ = self._neighbours.facts()
+        for facts in told:
+            if kept.container.name in facts.container_names:
+                return f"{facts.host} has a container named {kept.container.name}, which may be this one"
         return "" if declared_dead else f"{kept.source} does not answer, and nobody said that it is dead"
 
     def _put(self, kept: Kept, reception: Reception, aside: Path | None) -> None:

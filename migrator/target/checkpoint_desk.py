@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fastapi import APIRouter
 
 from migrator.container.here import require_fit
-from migrator.errors import NotAllowedError
+from migrator.errors import NotAllowedError, PrerequisiteError
 from migrator.names import MigrationId
 from migrator.peers.server import Member
 from migrator.protocol.messages import Keep, ParkRequest, Staged
@@ -25,6 +25,8 @@ def routes(hall: Hall, check_accepting: Callable[[], None]) -> APIRouter:
             raise NotAllowedError(f"{member} brings a checkpoint of {wish.source}", code="not-yours")
         check_accepting()
         require_fit(hall, wish.container, copy_image=False)
+        if wish.epoch < hall.journal.epoch(wish.container.id):
+            raise PrerequisiteError(f"{hall.host} knows a later one of {wish.container.name}", code="old-epoch")
         hall.checkpoints.begin(wish)
         return Staged()
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from migrator.engine import Engine
-from migrator.errors import PrerequisiteError
+from migrator.errors import CallAHumanError, PeerError, PrerequisiteError
 from migrator.model import (
     ContainerFacts,
     EvacuationPlan,
@@ -23,6 +23,7 @@ from migrator.model import (
 )
 from migrator.protocol.journal import Decision, Journal, Side
 from migrator.protocol.messages import Keep, ParkRequest
+from migrator.recovery.revival import Revival
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.target import checkpoints
 from migrator.target.checkpoints import Checkpoints, Kept, Place
@@ -227,3 +228,58 @@ def test_checkpoints_are_renewed_when_they_are_old(every_s: float, kept: list[st
         threading.Event().wait(0.01)
     assert engine.kept == kept
     assert len(engine.staged) == 3
+
+
+class Others:
+    """The other hosts: who answers, and what is there."""
+
+    def __init__(self, **names: tuple[str, ...] | None) -> None:
+        self._names = names
+
+    def client(self, name: str) -> Any:
+        """Return one that answers, or not."""
+
+        def facts() -> None:
+            if self._names[name] is None:
+                raise PeerError(f"{name} is silent", code="peer-unreachable")
+
+        return SimpleNamespace(facts=facts)
+
+    def facts(self) -> tuple[tuple[SimpleNamespace, ...], tuple[()]]:
+        """Return what those say that answer."""
+        told = {host: names for host, names in self._names.items() if names is not None}
+        return tuple(SimpleNamespace(host=host, container_names=names) for host, names in told.items()), ()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "gamma", "epoch", "dead", "refused"),
+    [
+        ((), (), 3, True, "alpha answers"),
+        (None, (), 3, False, "nobody said that it is dead"),
+        (None, (), 3, True, ""),
+        (None, None, 3, True, ""),
+        (None, ("web",), 3, True, "gamma has a container named web"),
+        (("web",), ("web",), 4, False, ""),  # it was committed to this host since, and lost here
+    ],
+)
+def test_a_checkpoint_starts_only_where_no_other_copy_can_run(
+    tmp_path: Path,
+    alpha: tuple[str, ...] | None,
+    gamma: tuple[str, ...] | None,
+    epoch: int,
+    *,
+    dead: bool,
+    refused: str,
+) -> None:
+    store, journal = Checkpoints(tmp_path), Journal(tmp_path / "journal.db")
+    kept = bring(store, "one", "x")
+    journal.learn_epoch(WEB.id, epoch)
+    hall = SimpleNamespace(checkpoints=store, journal=journal, host="beta")
+    revival = Revival(cast(Any, hall), cast(Any, None), cast(Any, Others(alpha=alpha, gamma=gamma)))
+    assert revival.find("web") == revival.find("one") == kept
+    said = revival.refusal(kept, declared_dead=dead)
+    assert (refused in said) if refused else said == ""
+    assert (kept in revival.orphans()) == (alpha is None or epoch > kept.epoch)
+    if refused:
+        with pytest.raises(CallAHumanError, match="two copies"):
+            revival.start(kept, declared_dead=dead)
