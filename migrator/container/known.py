@@ -35,7 +35,7 @@ class Moving:
     facts: ContainerFacts  # as they were when it set out
     here: bool  # it is this host's: not released yet, or committed to it
     began_at: float  # Unix seconds
-    target: str = ""  # where it goes; empty for one that comes
+    target: str = ""  # where it goes; empty for one that comes, or of which a checkpoint is made
     method: Method = Method.LAZY
     lost: bool = False  # only a human can settle it
 
@@ -141,7 +141,7 @@ def _moving(entry: Entry) -> Moving:
         facts=ContainerFacts.model_validate(request["container"]),
         here=entry.side is Side.SOURCE or entry.decision is Decision.COMMIT,
         began_at=entry.began_at,
-        target=request["target"] if entry.side is Side.SOURCE else "",
+        target=request["target"] if entry.side is Side.SOURCE and request.get("leaves", True) else "",
         method=Method(request["method"]),
         lost=entry.outcome is not None and entry.outcome.phase is Phase.LOST,
     )

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.errors import LifeboatError
+from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import MigrationOutcome, Phase
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Keep, ParkRequest, Staged
@@ -24,6 +24,8 @@ ASIDE = "lifeboat-checkpoint"  # beside podman's own directory of images, which 
 
 class Checkpoint(SourceMigration):
     """One checkpoint."""
+
+    leaves = False
 
     def run(self) -> MigrationOutcome:
         """Put it there; the outcome tells how that ended, an exception never does."""
@@ -37,10 +39,13 @@ class Checkpoint(SourceMigration):
                     images = self._dump()
                 self._runs_again_at = time.time()
             self._bring(images, request)
-        except LifeboatError as error:
+        except (LifeboatError, OSError) as error:
             self._shared.journal.decide(self._id, Decision.ABORT)
             self._withdraw()
-            return self.end(Phase.ABORTED, error)
+            why = (
+                error if isinstance(error, LifeboatError) else ExecutionError(str(error), code="checkpoint-failed")
+            )
+            return self.end(Phase.ABORTED, why)
         finally:
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
@@ -62,13 +67,14 @@ class Checkpoint(SourceMigration):
     def _dump(self) -> Path:
         """Freeze, and return where the images are when files and memory are of one moment."""
         self._timeline.enter(Phase.FREEZE)
-        with ThreadPoolExecutor(max_workers=4) as workers:
-            self._frozen_at = self.holding.freeze()
-            self._timeline.began(self._frozen_at)
-            copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
-            written = self.holding.written()
-            for copy in copies:
-                copy.result()
+        workers = ThreadPoolExecutor(max_workers=4)
+        self._undo.callback(workers.shutdown, wait=False, cancel_futures=True)  # what fails waits for no copy
+        self._frozen_at = self.holding.freeze()
+        self._timeline.began(self._frozen_at)
+        copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
+        written = self.holding.written()
+        for copy in copies:
+            copy.result()
         self.holding.check_silent()
         aside = written.with_name(ASIDE)
         shutil.rmtree(aside, ignore_errors=True)

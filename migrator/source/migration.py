@@ -49,10 +49,13 @@ class Journey(Value):
     target: str
     method: Method
     epoch: int
+    leaves: bool = True  # False for a checkpoint
 
 
 class SourceMigration:
     """One container on its way out."""
+
+    leaves = True
 
     def __init__(
         self,
@@ -113,7 +116,11 @@ class SourceMigration:
     def _begin(self) -> None:
         """Journal it, so that whatever dies the container is given back."""
         journey = Journey(
-            container=self._container, target=self._target.name, method=self._method, epoch=self._epoch
+            container=self._container,
+            target=self._target.name,
+            method=self._method,
+            epoch=self._epoch,
+            leaves=self.leaves,
         )
         name = self._container.name
         self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())

@@ -117,7 +117,7 @@ class Arrival(ABC):
             tree = Cgroup.of_process(self.pid) if self.pid else None
             if tree is not None and self._proposal.container.id in str(
                 tree.path
-            ):  # the pid is no other one's by now
+            ):  # no other one has the pid by now
                 tree.ask_to_freeze()
 
     def put_aside(self, place: Path) -> None:

@@ -91,8 +91,8 @@ class House:
         """Hold a container's lock, as podman's parked checkpoint does."""
         (self.place / f"locked-{name}").touch()
 
-    def begin(self, name: str, side: Side = Side.SOURCE) -> ContainerFacts:
-        """Let a container set out."""
+    def begin(self, name: str, side: Side = Side.SOURCE, *, leaves: bool = True) -> ContainerFacts:
+        """Let a container set out, or let a checkpoint be made of it."""
         shared = VolumeMount(kind="volume", name="shared", source="/v", destination="/v", writable=True)
         volumes = (shared,) if name in ("web", "db") else ()
         facts = container(name, 0.5, id=IDS[name], disk_bytes=7, volumes=volumes, published_ports=(80,))
@@ -100,7 +100,15 @@ class House:
             f"m-{name}",
             side,
             name,
-            json.dumps({"container": facts.model_dump(mode="json"), "target": "beta", "method": "full"}),
+            json.dumps(
+                {
+                    "container": facts.model_dump(mode="json"),
+                    "target": "beta",
+                    "method": "full",
+                    "epoch": 1,
+                    "leaves": leaves,
+                }
+            ),
         )
         return facts
 
@@ -184,3 +192,10 @@ def test_a_plan_tells_where_a_container_is_on_its_way_to_already(house: House) -
     line = under_way(house.known.moving()[IDS["web"]])
     assert line.target is None
     assert "lifeboat recover" in line.reason
+
+
+def test_one_of_which_a_checkpoint_is_made_is_not_on_its_way(house: House) -> None:
+    house.begin("web", leaves=False)
+    moving = house.known.moving()[IDS["web"]]
+    assert (moving.target, moving.here) == ("", True), "a plan is for it as for any other"
+    assert "web" in {item.name for item in house.known.running()}
