@@ -27,7 +27,7 @@ CELLS = (
     ("source: COMMIT", "target shim", {"human"}),
     ("source: drain", "network between them, 3 s", {"target"}),
     ("source: drain", "source shim", {"target"}),
-    ("target: all memory here", "target host", {"anew on the target"}),
+    ("target: all memory here", "target host", {"anew on the target", "human"}),  # called before it is up again
     ("target: all memory here", "disk full at the target", {"target"}),
     ("source: release", "source host", {"target"}),
 )
