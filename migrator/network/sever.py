@@ -22,20 +22,16 @@ TIMEOUT_S = 10.0
 
 def left_behind(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
     """Return the addresses, without prefix length, that do not move along with a container."""
-    return _addresses(network for network in networks if network.driver not in COMMON_DRIVERS)
+    return all_addresses(network for network in networks if network.driver not in COMMON_DRIVERS)
 
 
 def moved_along(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
     """Return the addresses, without prefix length, that do."""
-    return _addresses(network for network in networks if network.driver in COMMON_DRIVERS)
+    return all_addresses(network for network in networks if network.driver in COMMON_DRIVERS)
 
 
-def all_of(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
-    """Return all addresses, without prefix length."""
-    return _addresses(networks)
-
-
-def _addresses(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+def all_addresses(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+    """Return all addresses of networks, without prefix length."""
     return tuple(str(ipaddress.ip_interface(address).ip) for network in networks for address in network.addresses)
 
 

@@ -70,7 +70,7 @@ class Settlement:
         orphans = self._revival.orphans()
         return tuple(
             [self._situation(entry, declared_dead=False) for entry in entries]
-            + [self._orphaned(kept) for kept in orphans]
+            + [_orphaned(kept, refused) for kept, refused in orphans]
         )
 
     def settle(self, migration: str, wish: Wish, *, dead: Side | None) -> MigrationOutcome:
@@ -173,20 +173,6 @@ class Settlement:
 
     # --- telling
 
-    def _orphaned(self, kept: Kept) -> Situation:
-        return Situation(
-            migration=kept.checkpoint,
-            container=kept.container.name,
-            side=Side.TARGET,
-            peer=kept.source,
-            peer_says="",
-            place=Place.NOWHERE,
-            here=told_of(kept),
-            resume_loses="all since then: what it did, wrote and promised; its connections are over",
-            forget_loses="the checkpoint",
-            resume_refused=self._revival.refusal(kept, declared_dead=False),
-        )
-
     def _situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
         if entry.side is Side.SOURCE:
             return self._source_situation(entry, declared_dead=declared_dead)
@@ -243,3 +229,18 @@ def _refuse(why: str) -> None:
             code="not-proved",
             hint="make sure that the other host is dead, and stays so, before you say that it is",
         )
+
+
+def _orphaned(kept: Kept, refused: str) -> Situation:
+    return Situation(
+        migration=kept.checkpoint,
+        container=kept.container.name,
+        side=Side.TARGET,
+        peer=kept.source,
+        peer_says="",
+        place=Place.NOWHERE,
+        here=told_of(kept),
+        resume_loses="all since then: what it did, wrote and promised; its connections are over",
+        forget_loses="the checkpoint",
+        resume_refused=refused,
+    )

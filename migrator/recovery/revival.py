@@ -7,21 +7,22 @@ it happens by itself: whether a silent host is dead, only a human knows.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from migrator.command import run
-from migrator.errors import CallAHumanError, LifeboatError, PrerequisiteError
+from migrator.errors import CallAHumanError, LifeboatError
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.names import new_id
 from migrator.peers.neighbours import Neighbours
 from migrator.protocol.messages import Proposal
+from migrator.storage import local
 from migrator.target.checkpoints import Kept
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
 
+UNREACHABLE = "peer-unreachable"  # migrator.peers.client: no answer at all
 LOST = "lost"  # below the state directory: the files of what went back to a checkpoint, by migration
-PUT = ("rsync", "-aHAXS", "--numeric-ids", "--delete")
 
 
 class Revival:
@@ -32,12 +33,13 @@ class Revival:
         self._desk = desk
         self._neighbours = neighbours
 
-    def orphans(self) -> tuple[Kept, ...]:
-        """Return the checkpoints whose sources do not answer."""
-        kept = self._hall.checkpoints.kept
-        silent = {source for source in {item.source for item in kept} if not self._answers(source)}
-        ours = [item for item in kept if self._is_ours(item)]
-        return tuple(item for item in kept if item.source in silent or item in ours)
+    def orphans(self) -> tuple[tuple[Kept, str], ...]:
+        """Return the checkpoints whose sources do not answer, each with why it may not be started now."""
+        if not (kept := self._hall.checkpoints.kept):
+            return ()
+        told = self._look()
+        lonely = [item for item in kept if item.source not in told or self._is_ours(item)]
+        return tuple((item, self._refusal(item, told, declared_dead=False)) for item in lonely)
 
     def find(self, word: str) -> Kept | None:
         """Return one by its id, or by its container's name or id, if that is no other one's, too."""
@@ -89,15 +91,18 @@ class Revival:
         self._hall.checkpoints.remove(kept.container.id)
 
     def refusal(self, kept: Kept, *, declared_dead: bool) -> str:
-        """Return why it may not be started; empty when it may."""
+        """Return why it may not be started now; empty when it may."""
+        return self._refusal(kept, self._look(), declared_dead=declared_dead)
+
+    def _refusal(self, kept: Kept, told: Mapping[str, Collection[str]], *, declared_dead: bool) -> str:
+        """Return why it may not be started, by what the hosts say; empty when it may."""
         if self._is_ours(kept):
             return ""
-        if self._answers(kept.source):
+        if kept.source in told:
             return f"{kept.source} answers, and the container is there"
-        told, _ = self._neighbours.facts()
-        for facts in told:
-            if kept.container.name in facts.container_names:
-                return f"{facts.host} has a container named {kept.container.name}, which may be this one"
+        for host, names in told.items():
+            if kept.container.name in names:
+                return f"{host} has a container named {kept.container.name}, which may be this one"
         return "" if declared_dead else f"{kept.source} does not answer, and nobody said that it is dead"
 
     def _put(self, kept: Kept, reception: Reception, aside: Path | None) -> None:
@@ -106,25 +111,21 @@ class Revival:
         for name, path in place.trees.items():
             if path.exists():
                 reception.touch()
-                replaced = ["--backup", f"--backup-dir={aside / name}"] if aside else []
-                run([*PUT, *replaced, f"{path}/", f"{reception.tree_path(name)}/"], timeout_s=limit_s)
+                replaced = aside / name if aside else None
+                local.mirror(path, reception.tree_path(name), limit_s, aside=replaced)
         reception.touch()
-        images: Path = reception.images_directory
-        run(["cp", "--archive", "--reflink=auto", f"{place.images}/.", str(images)], timeout_s=limit_s)
+        local.copy(place.images, reception.images_directory, limit_s)
         reception.touch()
 
     def _is_ours(self, kept: Kept) -> bool:
         """Say whether the container was committed to this host since, and did not come to run here."""
         return self._hall.journal.epoch(kept.container.id) > kept.epoch
 
-    def _answers(self, source: str) -> bool:
-        try:
-            self._neighbours.client(source).facts()
-        except PrerequisiteError:
-            return True  # it answers, though it refuses
-        except LifeboatError:
-            return False
-        return True
+    def _look(self) -> Mapping[str, Collection[str]]:
+        """Return the containers of every host that answers, all asked at once; of one that only refuses, none."""
+        told, silent = self._neighbours.facts()
+        refusing = {item.host: () for item in silent if item.code != UNREACHABLE}
+        return {**refusing, **{facts.host: facts.container_names for facts in told}}
 
 
 def told_of(kept: Kept) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import MigrationOutcome, Phase
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Keep, ParkRequest, Staged
-from migrator.source.migration import CONTROL_WAIT_S, REQUEST_WAIT_S, SourceMigration
+from migrator.source.migration import CONTROL_WAIT_S, REQUEST_WAIT_S, SourceMigration, finish
 from migrator.storage import image
 
 ASIDE = "lifeboat-checkpoint"  # beside podman's own directory of images, which podman removes
@@ -66,15 +65,9 @@ class Checkpoint(SourceMigration):
 
     def _dump(self) -> Path:
         """Freeze, and return where the images are when files and memory are of one moment."""
-        self._timeline.enter(Phase.FREEZE)
-        workers = ThreadPoolExecutor(max_workers=4)
-        self._undo.callback(workers.shutdown, wait=False, cancel_futures=True)  # what fails waits for no copy
-        self._frozen_at = self.holding.freeze()
-        self._timeline.began(self._frozen_at)
-        copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
+        _, copies = self._freeze()
         written = self.holding.written()
-        for copy in copies:
-            copy.result()
+        finish(copies)
         self.holding.check_silent()
         aside = written.with_name(ASIDE)
         shutil.rmtree(aside, ignore_errors=True)

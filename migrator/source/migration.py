@@ -226,22 +226,25 @@ class SourceMigration:
 
         Nothing waits here that need not: files, images and the journal go side by side.
         """
-        self._timeline.enter(Phase.FREEZE)
-        workers = ThreadPoolExecutor(max_workers=4)
-        self._undo.callback(
-            workers.shutdown, wait=False, cancel_futures=True
-        )  # what fails must not wait for a copy
-        self._frozen_at = self.holding.freeze()
-        self._timeline.began(self._frozen_at)
-        copies = [workers.submit(self._copy_last, tree) for tree in self._trees]
+        workers, copies = self._freeze()
         body = self.holding.images(self._destination)
         journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
-        _finish(copies)
+        finish(copies)
         path = f"/v1/migrations/{self._id}/restore"
         self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
         journalled.result()
         self.holding.check_silent()
         workers.shutdown()
+
+    def _freeze(self) -> tuple[ThreadPoolExecutor, list[Future[bool]]]:
+        """Freeze it, and begin the last copies of its files: `finish` waits for them."""
+        self._timeline.enter(Phase.FREEZE)
+        workers = ThreadPoolExecutor(max_workers=4)
+        # What fails must not wait for a copy.
+        self._undo.callback(workers.shutdown, wait=False, cancel_futures=True)
+        self._frozen_at = self.holding.freeze()
+        self._timeline.began(self._frozen_at)
+        return workers, [workers.submit(self._copy_last, tree) for tree in self._trees]
 
     def _wait_for(self, restoring: Future[Report]) -> None:
         """Wait for the target, but not when what holds the container has died: then it has to be thawed at once."""
@@ -313,7 +316,7 @@ class SourceMigration:
         )
 
 
-def _finish(copies: list[Future[bool]]) -> None:
+def finish(copies: list[Future[bool]]) -> None:
     """Wait for the last copies; raise what the first failed one raised."""
     for copy in copies:
         copy.result()

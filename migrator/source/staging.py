@@ -110,13 +110,11 @@ class Stager:
             go_on()
             if tree.name in told.trees:
                 copy_ahead(tree, destination, limit_s)
-        self._remember(container.id, place.model_copy(update={"fresh_at": time.time()}))
+        self._update(container.id, target, {"fresh_at": time.time()})
 
     def kept(self, container: ContainerFacts, target: str, checkpoint: str) -> None:
         """Know that a complete checkpoint waits beside the files."""
-        if (place := self._known(container.id)) is not None and place.target == target:
-            told = {"checkpoint": checkpoint, "kept_at": time.time()}
-            self._remember(container.id, place.model_copy(update=told))
+        self._update(container.id, target, {"checkpoint": checkpoint, "kept_at": time.time()})
 
     def kept_at(self, container: str) -> float | None:
         """Return of when the complete checkpoint is that waits for a container (Unix seconds)."""
@@ -139,6 +137,14 @@ class Stager:
         with self._lock:
             self._places[container] = place
             self._write()
+
+    def _update(self, container: str, target: str, told: Mapping[str, object]) -> None:
+        """Know more of a place that was not withdrawn meanwhile."""
+        with self._lock:
+            place = self._places.get(container)
+            if place is not None and place.target == target:
+                self._places[container] = place.model_copy(update=told)
+                self._write()
 
     def _write(self) -> None:
         with suppress(OSError):  # what a failing disk does not take is only forgotten by a restart

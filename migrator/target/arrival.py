@@ -19,14 +19,14 @@ from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.later import Later
 from migrator.model import Method
-from migrator.network.sever import all_of, moved_along
+from migrator.network.sever import all_addresses, moved_along
 from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
-from migrator.storage import image, overlay
+from migrator.storage import image, local, overlay
 from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
@@ -123,8 +123,7 @@ class Arrival(ABC):
     def put_aside(self, place: Path) -> None:
         """Copy its layer, for podman is about to remove it."""
         upper = podman.directories(self._proposal.container.name).upper
-        copy = ["cp", "--archive", "--reflink=auto", str(upper), str(place)]
-        run(copy, timeout_s=self._hall.settings.copy_limit_s)
+        local.copy(upper, place, self._hall.settings.copy_limit_s)
 
     def withdraw(self) -> None:  # noqa: B027  most have left nothing
         """Podman has removed it: take away what else was made for it."""
@@ -134,8 +133,7 @@ class Arrival(ABC):
         self.layer_changed = False
         if not self._staging.exists():
             return False
-        copy = ["rsync", "-aHAXS", "--numeric-ids", "--delete", f"{self._staging}/", f"{upper}/"]
-        run(copy, timeout_s=self._hall.settings.park_limit_s)
+        local.mirror(self._staging, upper, self._hall.settings.park_limit_s)
         shutil.rmtree(self._staging)
         return True
 
@@ -149,7 +147,7 @@ class ParkedRestore(Arrival):
         """`stale` says that its memory is of the past: its peers have gone on, and its connections are over."""
         super().__init__(hall, proposal, directory, staging)
         self._drain = drain
-        self._severed = all_of(proposal.container.networks) if stale else ()
+        self._severed = all_addresses(proposal.container.networks) if stale else ()
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
         self._root = self._bundle = self._images = Path()

@@ -100,6 +100,8 @@ def test_a_restarted_source_knows_what_waits_where(tmp_path: Path, monkeypatch: 
     again.withdraw(WEB.id)
     assert answering.told[-1][0] == "DELETE"
     assert started().targets == {}
+    again.stage(WEB, "beta", 60, lambda: again.withdraw(WEB.id))
+    assert again.targets == {}, "what was withdrawn while it was copied does not come back"
     (tmp_path / source_staging.PLACES).write_text("{")
     assert started().targets == {}, "what cannot be read is forgotten"
 
