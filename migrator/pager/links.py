@@ -27,6 +27,10 @@ class Link(Protocol):
     def socket(self) -> socket.socket:
         """The connection below it."""
 
+    @property
+    def handle(self) -> int:
+        """The C part's own name for it; raises `ExecutionError` where that was not built."""
+
     def receive(self, into: memoryview) -> None:
         """Fill a buffer; raises `OSError` when the link ends before."""
 
@@ -48,6 +52,14 @@ class SocketLink:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self._native: native.Native | None = None
+
+    @property
+    def handle(self) -> int:
+        """See `Link`; not of TLS, which is Python's here."""
+        if self._native is None:
+            self._native = native.Native(self.socket)
+        return self._native.handle
 
     def receive(self, into: memoryview) -> None:
         """See `Link`."""
@@ -89,8 +101,8 @@ class NativeLink:
         self.socket = connection
         connection.settimeout(None)  # OpenSSL in C sees the descriptor as it is
         self._limit(HANDSHAKE_S)
-        self._tls = native.NativeTls(connection, pki / OWN, pki / "ca.crt", host)
-        self.peer = self._tls.peer
+        self._tls = native.Native.by_tls(connection, pki / OWN, pki / "ca.crt", host)
+        self.peer, self.handle = self._tls.peer, self._tls.handle
         self.receive, self.send = self._tls.receive, self._tls.send
 
     def hang_up(self) -> None:

@@ -45,6 +45,11 @@ class FrozenMemory:
                     bad.add(offset // PAGE_BYTES)
         return frozenset(bad)
 
+    @property
+    def descriptor(self) -> int:
+        """Return the open /proc/PID/mem."""
+        return self._contents
+
     def close(self) -> None:
         """Close the files."""
         os.close(self._contents)

@@ -1,7 +1,6 @@
 /*
- * The things of the pager for which Python is too slow, measured in docs/decisions/0020: TLS in large pieces,
- * looking for pages of zeros and for pages that are there twice, and filling pages in steps so small that who
- * answers a fault never waits for long.
+ * What both ends of the pager need and Python is too slow for, measured in docs/decisions/0020: TLS in large pieces,
+ * and looking for pages of zeros and for pages that are there twice.
  *
  * Called by migrator/pager/native.py through ctypes, so Python's lock is free meanwhile. A link is used by
  * one thread at a time. What fails returns NULL or -1 and leaves a sentence for `lifeboat_reason` in the
@@ -10,8 +9,9 @@
  * OpenSSL 3.0 and later; manual pages SSL_CTX_set_read_ahead(3), BIO_f_buffer(3), SSL_set1_host(3).
  */
 #define _GNU_SOURCE
+#include "native.h"
+
 #include <errno.h>
-#include <linux/userfaultfd.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -20,22 +20,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
-#define PAGE 4096
 #define BUFFER_BYTES (256 << 10) /* how much goes to, or comes from, the kernel at once */
-#define WHOLE 0xFFFF /* kinds of pages, as in migrator/pager/packing.py: the page follows */
-#define ZERO 0xFFFE /* nothing but zeros; all other numbers: the same as that page */
 #define SLOTS 2048 /* of the table of pages seen; a power of two, at least twice MOST_PAGES */
-#define MOST_PAGES 1024
-#define STEP_BYTES (64 << 10) /* filled between two looks at who waits: some 50 us */
 
 /*
  * The ciphers of TLS 1.3, the cheapest first: AES with 128 bits takes a tenth less than with 256, and both are
  * beyond what anybody can break (RFC 8446, 9.1 makes it the one that everybody has).
  */
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+
+/* TLS, or, where `ssl` is NULL, the bare socket, which belongs to the caller. */
+struct link {
+	SSL *ssl;
+	int fd;
+};
 
 static __thread char reason[256];
 
@@ -44,7 +45,7 @@ const char *lifeboat_reason(void)
 	return reason;
 }
 
-static void note(const char *what)
+void lifeboat_note(const char *what)
 {
 	unsigned long code = ERR_get_error();
 	int number = errno;
@@ -74,7 +75,7 @@ static SSL_CTX *context_of(const char *authority, const char *own, int server)
 		SSL_CTX_set_default_read_buffer_len(context, BUFFER_BYTES);
 		return context;
 	}
-	note("certificates");
+	lifeboat_note("certificates");
 	SSL_CTX_free(context);
 	return NULL;
 }
@@ -96,8 +97,28 @@ static int join(SSL *ssl, int fd)
 	return 1;
 }
 
-/* Make a link of a connected, blocking socket; the caller keeps the socket. `host` is NULL where we are called. */
-void *lifeboat_open(int fd, const char *authority, const char *own, const char *host)
+static struct link *link_of(SSL *ssl, int fd)
+{
+	struct link *link = malloc(sizeof(*link));
+
+	if (!link) {
+		lifeboat_note("memory");
+		SSL_free(ssl);
+		return NULL;
+	}
+	link->ssl = ssl;
+	link->fd = fd;
+	return link;
+}
+
+/* Make a link of a connected, blocking socket as it is. */
+struct link *lifeboat_plain(int fd)
+{
+	return link_of(NULL, fd);
+}
+
+/* Make a link of a connected, blocking socket by TLS. `host` is NULL where we are called. */
+struct link *lifeboat_open(int fd, const char *authority, const char *own, const char *host)
 {
 	SSL_CTX *context;
 	SSL *ssl = NULL;
@@ -112,8 +133,8 @@ void *lifeboat_open(int fd, const char *authority, const char *own, const char *
 	if (ssl && join(ssl, fd) &&
 	    (!host || (SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1)) &&
 	    (host ? SSL_connect(ssl) : SSL_accept(ssl)) == 1)
-		return ssl;
-	note("TLS");
+		return link_of(ssl, fd);
+	lifeboat_note("TLS");
 	SSL_free(ssl);
 	return NULL;
 }
@@ -122,9 +143,9 @@ void *lifeboat_open(int fd, const char *authority, const char *own, const char *
  * Write the other side's certificate's serial number (hexadecimal), its end (Unix seconds) and the name in it
  * to `text`, between spaces; return -1 when there is none.
  */
-int lifeboat_peer(void *link, char *text, int size)
+int lifeboat_peer(struct link *link, char *text, int size)
 {
-	X509 *certificate = SSL_get1_peer_certificate(link);
+	X509 *certificate = SSL_get1_peer_certificate(link->ssl);
 	BIGNUM *number = NULL;
 	char *serial = NULL, name[256];
 	struct tm end;
@@ -139,25 +160,60 @@ int lifeboat_peer(void *link, char *text, int size)
 	    X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name, sizeof(name)) > 0)
 		length = snprintf(text, size, "%s %lld %s", serial, (long long)timegm(&end), name);
 	else
-		note("certificate");
+		lifeboat_note("certificate");
 	OPENSSL_free(serial);
 	BN_free(number);
 	X509_free(certificate);
 	return length < size ? length : -1;
 }
 
+static int receive_plain(int fd, unsigned char *into, size_t length)
+{
+	while (length) {
+		ssize_t count = recv(fd, into, length, MSG_WAITALL);
+
+		if (count > 0) {
+			into += count;
+			length -= count;
+		} else if (!count || errno != EINTR) {
+			errno = count ? errno : 0;
+			lifeboat_note("receiving");
+			return -1;
+		}
+	}
+	return 0;
+}
+
 /* Fill a buffer; return 0, or -1 when the link ends before. */
-int lifeboat_receive(void *link, unsigned char *into, size_t length)
+int lifeboat_receive(struct link *link, unsigned char *into, size_t length)
 {
 	size_t done = 0, count;
 
+	if (!link->ssl)
+		return receive_plain(link->fd, into, length);
 	while (done < length) {
 		ERR_clear_error();
 		errno = 0;
-		if (SSL_read_ex(link, into + done, length - done, &count) == 1)
+		if (SSL_read_ex(link->ssl, into + done, length - done, &count) == 1)
 			done += count;
-		else if (SSL_get_error(link, 0) != SSL_ERROR_WANT_READ || errno != EINTR) {
-			note("receiving");
+		else if (SSL_get_error(link->ssl, 0) != SSL_ERROR_WANT_READ || errno != EINTR) {
+			lifeboat_note("receiving");
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int send_plain(int fd, const unsigned char *data, size_t length)
+{
+	while (length) {
+		ssize_t count = send(fd, data, length, MSG_NOSIGNAL);
+
+		if (count >= 0) {
+			data += count;
+			length -= count;
+		} else if (errno != EINTR) {
+			lifeboat_note("sending");
 			return -1;
 		}
 	}
@@ -165,21 +221,24 @@ int lifeboat_receive(void *link, unsigned char *into, size_t length)
 }
 
 /* Send a buffer; return 0 when the kernel has all of it, -1 when the link ends before. */
-int lifeboat_send(void *link, const unsigned char *data, size_t length)
+int lifeboat_send(struct link *link, const unsigned char *data, size_t length)
 {
 	size_t count;
 
 	ERR_clear_error();
 	errno = 0;
-	if (SSL_write_ex(link, data, length, &count) == 1 && BIO_flush(SSL_get_wbio(link)) == 1)
+	if (!link->ssl)
+		return send_plain(link->fd, data, length);
+	if (SSL_write_ex(link->ssl, data, length, &count) == 1 && BIO_flush(SSL_get_wbio(link->ssl)) == 1)
 		return 0;
-	note("sending");
+	lifeboat_note("sending");
 	return -1;
 }
 
-void lifeboat_free(void *link)
+void lifeboat_free(struct link *link)
 {
-	SSL_free(link);
+	SSL_free(link->ssl);
+	free(link);
 }
 
 static uint64_t number_at(const unsigned char *at)
@@ -236,29 +295,4 @@ long lifeboat_pack(unsigned char *data, long pages, uint16_t *kinds)
 		kept++;
 	}
 	return kept;
-}
-
-/*
- * Copy pages to where a userfaultfd's process misses them, until all are there, or something has to be decided
- * (`*code` is its error number then), or `*urgent` is not 0 and a step is done (`*code` is 0). Returns the bytes
- * that are there.
- */
-long lifeboat_fill(int userfault, uint64_t target, uint64_t source, uint64_t length, const volatile int *urgent, int *code)
-{
-	uint64_t done = 0;
-
-	*code = 0;
-	do {
-		struct uffdio_copy step = {
-			.dst = target + done,
-			.src = source + done,
-			.len = length - done < STEP_BYTES ? length - done : STEP_BYTES,
-		};
-
-		if (ioctl(userfault, UFFDIO_COPY, &step) && step.copy <= 0)
-			*code = errno;
-		else
-			done += step.copy;
-	} while (!*code && done < length && !*urgent);
-	return done;
 }

@@ -1,4 +1,4 @@
-"""The optional C part of the pager (native.c): TLS, the search for pages not worth sending, filling in small steps.
+"""The optional C part of the pager: its loops (inflow.c, serve.c), TLS and the search for pages not worth sending.
 
 Where it was not built (no compiler, no OpenSSL headers) the pager does the same in Python, slower; both ways
 speak the same protocol. The environment variable LIFEBOAT_PURE_PYTHON, set to anything, has the same effect.
@@ -10,7 +10,9 @@ import ctypes
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
+from migrator.errors import ExecutionError
 from migrator.peers.identity import Identity
 
 PEER_BYTES = 512
@@ -27,13 +29,27 @@ def _load() -> ctypes.CDLL | None:
     text, pointer = ctypes.c_char_p, ctypes.c_void_p
     for name, result, arguments in (
         ("reason", text, ()),
+        ("plain", pointer, (ctypes.c_int,)),
         ("open", pointer, (ctypes.c_int, text, text, text)),
         ("peer", ctypes.c_int, (pointer, pointer, ctypes.c_int)),
         ("receive", ctypes.c_int, (pointer, pointer, ctypes.c_size_t)),
         ("send", ctypes.c_int, (pointer, pointer, ctypes.c_size_t)),
         ("free", None, (pointer,)),
         ("pack", ctypes.c_long, (pointer, ctypes.c_long, pointer)),
-        ("fill", ctypes.c_long, (ctypes.c_int, *(ctypes.c_uint64,) * 3, pointer, pointer)),
+        ("serve", ctypes.c_int, (pointer, pointer, pointer, ctypes.c_int, pointer, ctypes.c_uint64, pointer)),
+        ("inflow", pointer, (pointer, ctypes.c_int)),
+        ("inflow_add", ctypes.c_int, (pointer, ctypes.c_uint32, ctypes.c_int, pointer, ctypes.c_size_t)),
+        ("inflow_flow", None, (pointer, ctypes.c_int)),
+        ("inflow_answer", ctypes.c_int, (pointer, pointer, pointer)),
+        ("inflow_fetch", ctypes.c_int, (pointer, pointer, pointer)),
+        ("inflow_rest", ctypes.c_int, (pointer,)),
+        ("inflow_tell", None, (pointer, pointer)),
+        ("inflow_forks", ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t)),
+        ("inflow_poison", ctypes.c_int, (pointer, pointer)),
+        ("inflow_surrender", ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t)),
+        ("window", pointer, (pointer, pointer)),
+        ("window_packed", None, (pointer, pointer)),
+        ("window_end", None, (pointer, pointer)),
     ):
         function = getattr(library, f"lifeboat_{name}", None)
         if function is None:
@@ -46,47 +62,96 @@ _library = _load()
 BUILT = _library is not None
 
 
-class NativeTls:
-    """TLS 1.3 on a connected socket, authenticated on both sides; used by one thread at a time."""
+def library() -> Any:
+    """Return the C part's functions; raises `ExecutionError` when it was not built."""
+    if _library is None:
+        raise ExecutionError("the C part of the pager was not built", code="not-built")
+    return _library
 
-    def __init__(self, plain: socket.socket, own: Path, authority: Path, host: str | None) -> None:
-        """Shake hands: as the one who calls `host`, or, with None, as the one who is called.
+
+def reason() -> str:
+    """Say what failed in the last call of this thread."""
+    return str(library().lifeboat_reason().decode(errors="replace"))
+
+
+class Native:
+    """A link in C, on a connected socket that blocks; used by one thread at a time."""
+
+    def __init__(self, connection: socket.socket, opened: int | None = None) -> None:
+        """Take the socket as it is, or what TLS was `opened` on it."""
+        self._c = library()
+        self.handle = opened or self._c.lifeboat_plain(connection.fileno())
+
+    @classmethod
+    def by_tls(cls, connection: socket.socket, own: Path, authority: Path, host: str | None) -> Native:
+        """Shake hands by TLS 1.3: as the one who calls `host`, or, with None, as the one who is called.
 
         `own` is the file of our key and certificate. Raises `ConnectionError`.
         """
-        if _library is None:
-            raise ConnectionError("the C part was not built")
-        self._call = _library
         files = [str(file).encode() for file in (authority, own)]
-        self._link = _library.lifeboat_open(plain.fileno(), *files, host.encode() if host else None)
-        if not self._link:
-            raise self._failure()
+        opened = library().lifeboat_open(connection.fileno(), *files, host.encode() if host else None)
+        if not opened:
+            raise ConnectionError(reason())
+        return cls(connection, opened)
 
     @property
     def peer(self) -> Identity:
         """Return whom the other side's certificate names."""
         text = ctypes.create_string_buffer(PEER_BYTES)
-        if self._call.lifeboat_peer(self._link, text, PEER_BYTES) < 0:
-            raise self._failure()
+        if self._c.lifeboat_peer(self.handle, text, PEER_BYTES) < 0:
+            raise ConnectionError(reason())
         serial, expires_at, name = text.value.decode().split(" ", 2)
         return Identity(name, f"{int(serial, 16):x}", float(expires_at))
 
     def receive(self, into: memoryview) -> None:
         """Fill a buffer; raises `ConnectionError` when the link ends before."""
-        if len(into) and self._call.lifeboat_receive(self._link, address_of(into), len(into)):
-            raise self._failure()
+        if len(into) and self._c.lifeboat_receive(self.handle, address_of(into), len(into)):
+            raise ConnectionError(reason())
 
     def send(self, data: memoryview) -> None:
         """Send a writable buffer; raises `ConnectionError`."""
-        if self._call.lifeboat_send(self._link, address_of(data), len(data)):
-            raise self._failure()
-
-    def _failure(self) -> ConnectionError:
-        return ConnectionError(self._call.lifeboat_reason().decode(errors="replace"))
+        if self._c.lifeboat_send(self.handle, address_of(data), len(data)):
+            raise ConnectionError(reason())
 
     def __del__(self) -> None:
-        if getattr(self, "_link", None):
-            self._call.lifeboat_free(self._link)
+        if getattr(self, "handle", None):
+            self._c.lifeboat_free(self.handle)
+
+
+class Request(ctypes.Structure):
+    """A request of the sink, as in greeting.py."""
+
+    _pack_ = 1
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("pid", ctypes.c_uint32),
+        ("address", ctypes.c_uint64),
+        ("length", ctypes.c_uint64),
+    )
+
+
+class Served(ctypes.Structure):
+    """What was done (struct served in serve.c)."""
+
+    _fields_ = (
+        ("bytes", ctypes.c_uint64),  # of memory
+        ("seconds", ctypes.c_double),
+        ("unusual", Request),
+    )
+
+
+def serve(link: int, memories: dict[int, int], area: memoryview, most: int, served: Served) -> bool:
+    """Answer at most so many requests by pages as they are; say whether one came that this cannot answer.
+
+    `link` is a link's handle; `memories` has open /proc/PID/mem by the sink's pids; `area` is room for an answer.
+    `served` is counted up as it goes. Raises `ConnectionError`.
+    """
+    pids = (ctypes.c_uint32 * len(memories))(*memories)
+    files = (ctypes.c_int * len(memories))(*memories.values())
+    code = library().lifeboat_serve(link, pids, files, len(memories), address_of(area), most, ctypes.byref(served))
+    if code < 0:
+        raise ConnectionError(reason())
+    return bool(code)
 
 
 def pack(data: memoryview, kinds: memoryview) -> int | None:
@@ -95,18 +160,6 @@ def pack(data: memoryview, kinds: memoryview) -> int | None:
         return None
     count: int = _library.lifeboat_pack(address_of(data), len(kinds) // 2, address_of(kinds))
     return count if count >= 0 else None
-
-
-def fill(userfault: int, target: int, source: int, length: int, urgent: ctypes.c_int) -> tuple[int, int] | None:
-    """Copy pages from our memory to where a process misses them, as long as nobody calls it urgent.
-
-    Returns how many bytes are there now and an error number, 0 for none; None when it has to be done in Python.
-    """
-    if _library is None:
-        return None
-    code = ctypes.c_int()
-    done = _library.lifeboat_fill(userfault, target, source, length, ctypes.byref(urgent), ctypes.byref(code))
-    return int(done), code.value
 
 
 def address_of(data: memoryview) -> int:

@@ -54,6 +54,8 @@ class Pending:
 
     def find(self, start: int, end: int) -> list[Range]:
         """Return the missing parts within a range, clipped to it."""
+        if start >= end:
+            return []
         return [
             item.part(max(start, item.start), min(end, item.end)) for item in self._from(self._first(start), end)
         ]
@@ -87,6 +89,8 @@ class Pending:
 
     def drop(self, start: int, end: int) -> None:
         """Forget what lies in a range: it has come, or the process gave it away."""
+        if start >= end:
+            return
         first = self._first(start)
         last = first
         kept: list[Range] = []

@@ -24,6 +24,11 @@ class Throttle:
         self._rate = bytes_per_s
         self._free_at = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Say whether there is a limit."""
+        return self._rate > 0
+
     def delay_s(self, now: float, count: int) -> float:
         """Return how long to wait before `count` bytes may go; they are counted as gone."""
         if not self._rate:

@@ -1,12 +1,11 @@
-"""One restored address space: what of it is missing, what was asked for, and how pages get into it.
+"""One restored address space: what of it is missing, what was asked for, and how pages get into it (spaces.c).
 
-Whoever calls anything here holds the sink's lock: then no event of the space is read between the look at
+Whoever calls anything here holds the lock of the inflow: then no event of the space is read between the look at
 what is missing and the filling, so that no page is ever put where the process has given the address away.
 """
 
 from __future__ import annotations
 
-from ctypes import c_int
 from dataclasses import dataclass, field
 
 from migrator.pager import userfault
@@ -33,18 +32,17 @@ class Space:
     under_way: int = 0  # requests of the bulk
     cursor: int = 0  # where the bulk goes on: behind the last fault
     gone: bool = False
-    urgent: c_int = field(default_factory=c_int)  # not 0: another thread waits for the lock, to answer a fault
 
     @classmethod
-    def of(cls, pid: int, descriptor: int, ranges: list[tuple[int, int]], urgent: c_int) -> Space:
+    def of(cls, pid: int, descriptor: int, ranges: list[tuple[int, int]]) -> Space:
         """Return the space of a task that was just restored."""
         coarse = [(start, end) for start, end in ranges if end - start > COARSE_BYTES]
-        return cls(pid, descriptor, Pending.of(ranges), Pending.of(coarse), urgent=urgent)
+        return cls(pid, descriptor, Pending.of(ranges), Pending.of(coarse))
 
     def child(self, descriptor: int) -> Space:
         """Return the space of a process that was forked from this one."""
         known = self.pending.copy(), self.coarse.copy()
-        return Space(self.pid, descriptor, *known, cursor=self.cursor, urgent=self.urgent)
+        return Space(self.pid, descriptor, *known, cursor=self.cursor)
 
     def follow(self, event: Event) -> None:
         """Follow what the process did to its mappings."""
@@ -80,11 +78,10 @@ class Space:
         self.pending.narrow(part.origin, part.origin + part.end - part.start, held)
         self.asked.add(self.pending.find(part.start, part.end))
 
-    def fill(self, part: Range, pages: Pages, first: int, last: int, statistics: Statistics) -> int:
-        """Fill what is still missing of the answer's pages from `first` to before `last`; return where it stopped.
+    def fill(self, part: Range, pages: Pages, first: int, last: int, statistics: Statistics) -> None:
+        """Fill what is still missing of the answer's pages from `first` to before `last`.
 
-        That is before `last` only when it was urgent for another thread to have the lock. The process may have
-        changed its mappings since they were asked for. Raises `TreeGoneError`.
+        The process may have changed its mappings since they were asked for. Raises `TreeGoneError`.
         """
         base = part.start
         for missing in self.pending.find(base + first * PAGE_BYTES, base + last * PAGE_BYTES):
@@ -99,13 +96,12 @@ class Space:
                 statistics.received_bytes += done
                 statistics.zero_bytes += done if piece.data is None and not piece.bad else 0
                 statistics.poisoned_bytes += done if piece.bad else 0
-                if done < length:  # somebody waits, or events must be read first
-                    return piece.first + done // PAGE_BYTES if self.urgent.value else last
-        return last
+                if done < length:
+                    return  # events must be read first
 
     def _put(self, start: int, length: int, data: memoryview | None, bad: bool) -> int:
         if data is not None:
-            return userfault.fill(self.userfault, start, data, self.urgent)
+            return userfault.fill(self.userfault, start, data)
         return (userfault.poison if bad else userfault.fill_zeros)(self.userfault, start, length)
 
     def poison(self) -> int:

@@ -14,8 +14,6 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from migrator.pager.native import fill as fill_in_steps
-
 UFFDIO_COPY = 0xC028AA03  # _IOWR(0xAA, 0x03, struct uffdio_copy)
 UFFDIO_ZEROPAGE = 0xC020AA04  # _IOWR(0xAA, 0x04, struct uffdio_zeropage)
 UFFDIO_POISON = 0xC020AA08  # _IOWR(0xAA, 0x08, struct uffdio_poison), Linux 6.6
@@ -24,7 +22,6 @@ MESSAGE_BYTES = 32
 PAGE_BYTES = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_never = ctypes.c_int(0)  # is false to Python, like every flag that is not set: nobody may ask `urgent or ...`
 
 
 class Kind(IntEnum):
@@ -70,23 +67,21 @@ def read_event(descriptor: int) -> Event | None:
     return Event(kind, first, second, third)
 
 
-def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int = _never) -> int:
+def fill(descriptor: int, address: int, data: memoryview) -> int:
     """Copy pages to an address and wake who waits for them; return the bytes that are there now.
 
     Pages that are there already count as filled. Less than all comes back when the process is changing its
-    mappings: read its events, then look again; or when another thread has set `urgent`: let it go first. Raises
-    `TreeGoneError`.
+    mappings: read its events, then look again. Raises `TreeGoneError`.
     """
     done = 0
     base = ctypes.addressof(ctypes.c_char.from_buffer(data))
     length = len(data)
     while done < len(data):
-        copied, code = _copy(descriptor, address + done, base + done, length, urgent)
-        if copied > 0:
-            done += copied
+        request = _Copy(address + done, base + done, length, 0, 0)
+        code = _ioctl(descriptor, UFFDIO_COPY, request)
+        if request.copied > 0:
+            done += request.copied
             length = len(data) - done
-            if urgent.value:
-                return done
         elif code == errno.EEXIST:
             _wake(descriptor, address + done)
             done += PAGE_BYTES
@@ -96,17 +91,6 @@ def fill(descriptor: int, address: int, data: memoryview, urgent: ctypes.c_int =
         else:
             return done
     return done
-
-
-def _copy(descriptor: int, target: int, source: int, length: int, urgent: ctypes.c_int) -> tuple[int, int]:
-    """Return how much was copied, and 0 or an error number; raises as `_meant`."""
-    native = fill_in_steps(descriptor, target, source, length, urgent)
-    if native is not None:
-        copied, code = native
-        return copied, _meant(code)
-    request = _Copy(target, source, length, 0, 0)
-    code = _ioctl(descriptor, UFFDIO_COPY, request)
-    return max(request.copied, 0), code
 
 
 def fill_zero(descriptor: int, address: int) -> bool:
@@ -159,20 +143,16 @@ def _wake(descriptor: int, address: int) -> None:
 
 
 def _ioctl(descriptor: int, request: int, argument: ctypes.Structure) -> int:
-    """Return 0, or the error number of those that mean something to the caller.
+    """Return 0, or an error number that means something to the caller; else raises `TreeGoneError` or `OSError`.
 
     ENOENT is an address that is not mapped any more; the event that says so has been or will be read.
     """
     if _libc.ioctl(descriptor, ctypes.c_ulong(request), ctypes.byref(argument)) == 0:
         return 0
-    return _meant(ctypes.get_errno())
-
-
-def _meant(code: int) -> int:
-    """Return an error number that means something to the caller; raises `TreeGoneError` or `OSError` for others."""
+    code = ctypes.get_errno()
     if code == errno.ESRCH:
         raise TreeGoneError
-    if code and code not in (errno.EEXIST, errno.EAGAIN, errno.ENOENT):
+    if code not in (errno.EEXIST, errno.EAGAIN, errno.ENOENT):
         raise OSError(code, os.strerror(code))
     return code
 

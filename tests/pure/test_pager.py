@@ -9,13 +9,12 @@ import threading
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from ctypes import c_int
 from pathlib import Path
 
 import pytest
 
 from migrator.errors import ExecutionError, NotAllowedError, PeerError
-from migrator.pager import native, packing, userfault
+from migrator.pager import native, packing
 from migrator.pager.greeting import GREETING_BYTES, VERSION, greet, read_greeting, receive_held, receive_pages
 from migrator.pager.links import Link, SocketLink, call_link, welcome_link
 from migrator.pager.packing import ANSWER, BAD, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, WHOLE, ZERO, Pages
@@ -175,22 +174,9 @@ def test_what_is_missing_is_the_same_page_by_page() -> None:
         assert pending.bytes == len(pages)
 
 
-def test_who_fills_sees_it_when_it_becomes_urgent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flag is not set when the filling begins; another thread sets it in the middle."""
-    urgent = c_int(0)
-
-    def first_step(_: int, _target: int, _source: int, _length: int, seen: c_int) -> tuple[int, int]:
-        urgent.value = 1
-        assert seen.value == 1, "it looks at another flag"
-        return PAGE_BYTES, 0
-
-    monkeypatch.setattr(userfault, "fill_in_steps", first_step)
-    assert userfault.fill(-1, 0, memoryview(bytearray(4 * PAGE_BYTES)), urgent) == PAGE_BYTES
-
-
 def test_the_bulk_asks_first_what_the_source_holds() -> None:
     mib = 1 << 20
-    space = Space.of(1, -1, [(0, mib // 2), (8 * mib, 300 * mib)], c_int())
+    space = Space.of(1, -1, [(0, mib // 2), (8 * mib, 300 * mib)])
     assert space.next_range(mib) == (Range(0, mib // 2, 0), False)
     assert space.next_range(mib) == (Range(8 * mib, 136 * mib, 8 * mib), True)
     space.narrow(Range(8 * mib, 136 * mib, 8 * mib), [(20 * mib, 21 * mib)])
