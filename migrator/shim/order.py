@@ -17,6 +17,9 @@ from migrator.settings import MigratorSettings
 
 ORDER = "order.json"
 CONTROL = "shim.sock"
+RESTORED = "restored.json"  # what the target's shim knows of the tree that it has restored
+HANDED_OVER = "handed-over"  # that it is podman's now
+KILLED = 128 + 9  # how a shell tells that a program was killed (sh(1), exit status)
 HELPER_DIRECTORIES = (
     "/usr/local/libexec/podman",
     "/usr/local/lib/podman",
@@ -86,14 +89,29 @@ def real_runc() -> str:
 def _write_runtime(directory: Path, runc: str) -> Path:
     """Write what podman calls in runc's place: our shim for a checkpoint or a restore, runc itself for all else.
 
-    Podman asks runc some ten times around a migration, and to start Python costs more than to ask.
+    Podman asks runc some ten times around a migration, and to start Python costs more than to ask. A shim that is
+    killed with a restored tree in its hands is started again, to take it up; one that had handed it over has ended
+    well.
     """
     script = directory / "runc"
     shim = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
+    handed_over, restored = (shlex.quote(str(directory / name)) for name in (HANDED_OVER, RESTORED))
     lines = [
         "#!/bin/sh",
+        "restore() {",
+        "    for attempt in 1 2 3; do",
+        f'        {shim} "$@" && exit 0',
+        "        status=$?",
+        f"        [ ! -e {handed_over} ] || exit 0",
+        f"        [ $status = {KILLED} ] && [ -e {restored} ] || exit $status",
+        "    done",
+        "    exit $status",
+        "}",
         'case " $* " in *" --help "*) ;; *) for word in "$@"; do',
-        f'    case $word in checkpoint | restore) exec {shim} "$@" ;; esac',
+        "    case $word in",
+        f'        checkpoint) exec {shim} "$@" ;;',
+        "        restore) trap '' TERM; restore \"$@\" ;;",
+        "    esac",
         "done ;; esac",
         f'exec {shlex.quote(runc)} "$@"',
     ]

@@ -3,7 +3,7 @@
 Commands (JSON lines on `shim.sock`): `state`, `refresh`, `begin`, `restore`, `open`, `surrender`, `abort`. podman
 has created storage, network (behind the gate) and monitor; the images arrive in the bundle while it waits. Without
 a daemon for too long it gives up before the restore; after the restore it waits for a word, for the container may
-be committed.
+be committed. One that is killed after the restore is started again (`order`) and takes up what it had.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
@@ -24,7 +25,7 @@ from migrator.network.sever import left_behind, sever
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.specification import prepare_binds
 from migrator.runtime.tombstone import allowed
-from migrator.shim.order import CONTROL, Order
+from migrator.shim.order import CONTROL, HANDED_OVER, RESTORED, Order
 from migrator.shim.restore import Restore, option
 from migrator.storage.overlay import refresh
 
@@ -40,7 +41,7 @@ class TargetShim:
         self._bundle = Path(option(arguments, "--bundle", "-b"))
         self._pid_file = Path(option(arguments, "--pid-file"))
         specification = json.loads((self._bundle / "config.json").read_text())
-        self._specification = prepare_binds(self._bundle / "config.json")
+        self._memo, self._handed_over = directory / RESTORED, directory / HANDED_OVER
         self._root = Path(specification["root"]["path"])
         self._namespace = _network_namespace(specification)
         self._control = ControlServer(directory / CONTROL)
@@ -51,11 +52,14 @@ class TargetShim:
         self._pid = 0
         self._status: int | None = None
         self._parked_at = time.monotonic()
+        self._specification = "" if self._memo.exists() else prepare_binds(self._bundle / "config.json")
 
     def run(self) -> int:
         """Serve commands until the container may be podman's (0) or is gone (1)."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if self._namespace is not None and not gate.is_shut(self._namespace):
+        if self._memo.exists():
+            self._take_up(**json.loads(self._memo.read_text()))
+        elif self._namespace is not None and not gate.is_shut(self._namespace):
             raise ExecutionError("the gate is open before the restore", code="gate-open")
         commands: dict[str, Callable[[Message], Message]] = {
             "state": self._state,
@@ -70,6 +74,17 @@ class TargetShim:
             self._serve(commands)
         self._control.close()
         return self._status or 0
+
+    def _take_up(self, pid: int, left_behind: Sequence[str], networks: Sequence[dict[str, Any]]) -> None:
+        """An earlier shim has restored the tree and was killed."""
+        _log.warning("taking up the tree of process %d", pid)
+        self._hold(pid, left_behind, [NetworkAttachment.model_validate(network) for network in networks])
+
+    def _hold(self, pid: int, left_behind: Sequence[str], networks: Sequence[NetworkAttachment]) -> None:
+        """The tree is restored; it stands still, and nobody hears it."""
+        self._pid, self._tree, self._left_behind = pid, Cgroup.of_process(pid), tuple(left_behind)
+        if self._namespace is not None and self._announcer is None:
+            self._announcer = Announcer(self._namespace, of_networks(networks))
 
     def _serve(self, commands: dict[str, Callable[[Message], Message]]) -> None:
         while self._status is None:
@@ -111,6 +126,8 @@ class TargetShim:
 
     def _restore(self, message: Message) -> Message:
         """Run the restore; the tree comes up behind the gate and stands still."""
+        if self._tree is not None:
+            return {"event": "restored", "pid": self._pid}
         _log.info("restoring")
         if message.get("layer_changed", True):
             self._restore_tree.give_up()
@@ -118,7 +135,7 @@ class TargetShim:
         networks = [NetworkAttachment.model_validate(network) for network in message.get("networks", ())]
         if self._namespace is not None:
             self._announcer = Announcer(self._namespace, of_networks(networks))
-        self._left_behind = (*left_behind(networks), *self._order.left_behind)
+        severed = (*left_behind(networks), *self._order.left_behind)
         try:
             self._restore_tree.run(str(message.get("descriptors", "")))
         except LifeboatError:
@@ -126,10 +143,12 @@ class TargetShim:
             raise
         _log.info("runc is done")
         (self._bundle / "config.json").write_text(self._specification)
-        self._pid = int(self._pid_file.read_text())
-        self._tree = Cgroup.of_process(self._pid)
-        if self._order.method is not Method.LAZY:
+        self._hold(int(self._pid_file.read_text()), severed, networks)
+        if self._tree is not None and self._order.method is not Method.LAZY:
             self._tree.ask_to_freeze()  # a lazy tree stands still by itself, waiting for its memory
+        known = {"pid": self._pid, "left_behind": severed, "networks": message.get("networks", ())}
+        self._memo.with_suffix(".new").write_text(json.dumps(known))
+        self._memo.with_suffix(".new").rename(self._memo)
         return {"event": "restored", "pid": self._pid}
 
     def _remove_remains(self) -> None:
@@ -151,7 +170,7 @@ class TargetShim:
         if self._announcer is not None:
             self._announcer.announce()
         self._tree.thaw()
-        self._status = 0
+        self._hand_over()
         return {"event": "opened", "at": time.time(), "pid": self._pid}
 
     def _surrender(self, _: Message) -> Message:
@@ -159,8 +178,13 @@ class TargetShim:
         if self._tree is None:
             raise ExecutionError("nothing is restored", code="not-restored")
         self._tree.ask_to_freeze()
-        self._status = 0
+        self._hand_over()
         return {"event": "surrendered"}
+
+    def _hand_over(self) -> None:
+        """Let podman have it, whatever becomes of us."""
+        self._handed_over.touch()
+        self._status = 0
 
     def _abort(self, _: Message) -> Message:
         """Kill what was restored; podman cleans up after the failed runtime."""

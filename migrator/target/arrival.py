@@ -36,6 +36,7 @@ in_flight = Later("migrator.network.in_flight")
 CONTROL_WAIT_S = 10.0
 RESTORE_WAIT_S = 45.0
 PODMAN_END_WAIT_S = 20.0
+SHIM_AGAIN_S = 5.0  # Python starts in less than one
 
 
 class Arrival(ABC):
@@ -168,9 +169,9 @@ class ParkedRestore(Arrival):
     def lives(self) -> bool:
         """See `Arrival.lives`; a podman that an earlier daemon started is known by its shim's answer only.
 
-        A podman whose shim was killed goes on waiting for it.
+        A podman whose shim was killed goes on waiting for it; behind the restore the shim is started again.
         """
-        if self._shim is None or self._shim.gone:
+        if self._shim is None or (self._shim.gone and not self._joined_again()):
             return False
         if self._podman is not None:
             return self._podman.wait(0) is None
@@ -317,7 +318,25 @@ class ParkedRestore(Arrival):
     def _ask(self, message: Message, timeout_s: float = CONTROL_WAIT_S) -> Message:
         if self._shim is None:
             raise ExecutionError("nothing is parked for this migration", code="not-parked")
-        return self._shim.ask(message, timeout_s=timeout_s)
+        try:
+            return self._shim.ask(message, timeout_s=timeout_s)
+        except ExecutionError as error:
+            if error.code != "control-lost" or not self._joined_again():
+                raise
+            return self._shim.ask(message, timeout_s=timeout_s)
+
+    def _joined_again(self) -> bool:
+        """Join a shim that was started again because it was killed with the restored tree in its hands."""
+        handed_over, restored = (self._directory / name for name in (shim_order.HANDED_OVER, shim_order.RESTORED))
+        if handed_over.exists() or not restored.exists() or (self._podman and self._podman.wait(0) is not None):
+            return False
+        try:
+            self._shim = ControlClient(
+                self._directory / shim_order.CONTROL, timeout_s=SHIM_AGAIN_S, what="the parked restore"
+            )
+        except LifeboatError:
+            return False
+        return True
 
 
 class CreatedContainer(Arrival):

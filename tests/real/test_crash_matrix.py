@@ -24,7 +24,8 @@ CELLS = (
     ("source: restore", "target host", {"source"}),
     ("source: COMMIT", "source daemon", {"target"}),
     ("source: COMMIT", "target daemon", {"target"}),
-    ("source: COMMIT", "target shim", {"human"}),
+    ("source: COMMIT", "target shim", {"target"}),
+    ("target: gate open", "target shim", {"target"}),
     ("source: drain", "network between them, 3 s", {"target"}),
     ("source: drain", "source shim", {"target"}),
     ("target: all memory here", "target host", {"anew on the target", "human"}),  # called before it is up again
