@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FAULT_BYTES (32 << 10) /* as in python_inflow.py */
+#define FAULT_BYTES (8 << 10) /* as in python_inflow.py */
 #define FAULTS_AT_ONCE 16
 #define BULK_BYTES (1 << 20)
 #define BULK_UNDER_WAY 4

@@ -23,7 +23,11 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define BUFFER_BYTES (256 << 10) /* how much goes to, or comes from, the kernel at once */
+/*
+ * How much goes to, or comes from, the kernel at once: so long who answers a fault may have to wait, as a kernel that
+ * is not preemptible comes to a system call's end first.
+ */
+#define BUFFER_BYTES (128 << 10)
 #define SLOTS 2048 /* of the table of pages seen; a power of two, at least twice MOST_PAGES */
 
 /*
@@ -170,7 +174,7 @@ int lifeboat_peer(struct link *link, char *text, int size)
 static int receive_plain(int fd, unsigned char *into, size_t length)
 {
 	while (length) {
-		ssize_t count = recv(fd, into, length, MSG_WAITALL);
+		ssize_t count = recv(fd, into, length < BUFFER_BYTES ? length : BUFFER_BYTES, MSG_WAITALL);
 
 		if (count > 0) {
 			into += count;
@@ -207,7 +211,7 @@ int lifeboat_receive(struct link *link, unsigned char *into, size_t length)
 static int send_plain(int fd, const unsigned char *data, size_t length)
 {
 	while (length) {
-		ssize_t count = send(fd, data, length, MSG_NOSIGNAL);
+		ssize_t count = send(fd, data, length < BUFFER_BYTES ? length : BUFFER_BYTES, MSG_NOSIGNAL);
 
 		if (count >= 0) {
 			data += count;

@@ -36,6 +36,7 @@ def _load() -> ctypes.CDLL | None:
         ("send", ctypes.c_int, (pointer, pointer, ctypes.c_size_t)),
         ("free", None, (pointer,)),
         ("pack", ctypes.c_long, (pointer, ctypes.c_long, pointer)),
+        ("long_slices", ctypes.c_int, ()),
         ("serve", ctypes.c_int, (pointer, pointer, pointer, ctypes.c_int, pointer, ctypes.c_uint64, pointer)),
         ("inflow", pointer, (pointer, ctypes.c_int)),
         ("inflow_add", ctypes.c_int, (pointer, ctypes.c_uint32, ctypes.c_int, pointer, ctypes.c_size_t)),

@@ -15,7 +15,7 @@ from migrator.pager.native import address_of, library, reason
 from migrator.pager.packing import decompress
 from migrator.pager.statistics import LIMITS_US, Latencies, Statistics
 
-FAULT_BYTES = 32 << 10  # these three as in inflow.c
+FAULT_BYTES = 8 << 10  # these three as in inflow.c
 BULK_BYTES = 1 << 20
 NOTHING, UNPACK, BROKEN_LINK, BAD_ANSWER = 0, 1, -1, -2
 MOST_DESCRIPTORS = 1 << 16

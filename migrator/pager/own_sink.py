@@ -18,7 +18,7 @@ from migrator.pager.greeting import BULK, FAULTS
 from migrator.pager.images import lazy_ranges
 from migrator.pager.inflow import inflow
 from migrator.pager.links import Link, prefer
-from migrator.pager.priority import answer_first
+from migrator.pager.priority import answer_first, let_others_run
 from migrator.pager.sink import Sink, SinkOrder, SinkState, Task
 
 POLL_S = 0.05
@@ -121,6 +121,7 @@ class OwnSink(Sink):
                 self._mend_faults(link, error)
 
     def _serve_bulk(self, purpose: str) -> None:
+        let_others_run()
         fetcher = self._inflow.fetcher()
         while self.state is SinkState.DRAINING:
             link = self.link(purpose)

@@ -6,6 +6,8 @@ import os
 import threading
 from contextlib import suppress
 
+from migrator.pager import native
+
 REAL_TIME_PRIORITY = 1  # the lowest of sched(7): above all ordinary threads, below all other real-time ones
 NICENESS = -15
 
@@ -22,3 +24,9 @@ def answer_first() -> None:
     except OSError:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def let_others_run() -> None:
+    """Let whoever wakes up beside the calling thread, which has much to do, run soon: slice.c."""
+    if native.BUILT:
+        native.library().lifeboat_long_slices()

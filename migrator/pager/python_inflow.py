@@ -24,7 +24,7 @@ from migrator.pager.space import Space
 from migrator.pager.statistics import Statistics
 from migrator.pager.userfault import Kind, TreeGoneError
 
-FAULT_BYTES = 32 << 10  # a fault brings its neighbours along: one round trip costs more than these
+FAULT_BYTES = 8 << 10  # the bulk goes on behind it, so its neighbours come next
 FAULTS_AT_ONCE = 16
 BULK_BYTES = 1 << 20
 BULK_UNDER_WAY = 4

@@ -21,7 +21,7 @@ from migrator.pager.images import pid_in_images
 from migrator.pager.links import Link, call_link, prefer
 from migrator.pager.memory import FrozenMemory
 from migrator.pager.packing import ANSWER, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, compressor, pack
-from migrator.pager.priority import answer_first
+from migrator.pager.priority import answer_first, let_others_run
 from migrator.pager.rate import Economy, Throttle
 from migrator.settings import MigratorSettings
 from migrator.shim.order import PagerAddress
@@ -109,6 +109,8 @@ class LinkServer:
         """Answer until the drain has ended, over as many links as it takes."""
         if self.purpose == FAULTS:
             answer_first()
+        else:
+            let_others_run()
         self._source.started.wait()
         while not self._source.ended.is_set():
             try:

@@ -42,14 +42,15 @@ def test_every_page_arrives_in_every_way(hosts: Lab) -> None:
 
 
 def test_a_process_that_changes_its_mappings_all_the_time(hosts: Lab) -> None:
-    for seed in (1, 2):
-        with Drain(hosts, regions(64, 8), {"pager_limit_mib_s": 24.0}) as drain:  # so the storm meets missing pages
-            drain.say(f"storm {seed} 4")
+    for way in ("tls", "python", "plain"):
+        settings = WAYS[way] | {"pager_limit_mib_s": 24.0}  # so the storm meets missing pages
+        with Drain(hosts, regions(64, 8), settings) as drain:
+            drain.say("storm 1 4")
             drain.go()
             told = drain.wait()
             assert told["event"] == "drained", told["reason"]
             found = drain.hear()
-            assert found["wrong"] == 0, (seed, found)
+            assert found["wrong"] == 0, (way, found)
             assert set(found["done"]) == {"look", "write", "move", "fork", "unmap", "give_back"}
             assert told["details"]["faults"] > 100
 
