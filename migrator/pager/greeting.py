@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from itertools import chain
 
 from migrator.errors import ExecutionError
 from migrator.pager.links import Link
@@ -85,12 +86,18 @@ def receive_pages(link: Link, buffer: memoryview, count: int) -> tuple[Pages, in
     return Pages(count, buffer, kinds), ANSWER.size + length
 
 
-def receive_held(link: Link) -> list[tuple[int, int]]:
-    """Return the answer to HELD; raises as `receive_pages`."""
+def receive_held(link: Link, start: int, end: int) -> list[tuple[int, int]]:
+    """Return the answer to HELD for a range; raises as `receive_pages`."""
     length, _ = _receive_head(link)
     body = memoryview(bytearray(length))
     link.receive(body)
-    return list(PAIR.iter_unpack(body))
+    if length % PAIR.size:
+        raise ExecutionError(f"the source sent {length} bytes of pairs", code="pager-protocol")
+    held = list(PAIR.iter_unpack(body))
+    numbers = [start, *chain.from_iterable(held), end]
+    if numbers != sorted(numbers) or any(number % PAGE_BYTES for number in numbers):
+        raise ExecutionError("the source sent parts that are none of what was asked for", code="pager-protocol")
+    return held
 
 
 def _receive_head(link: Link) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from migrator.errors import LifeboatError
 from migrator.pager import userfault
@@ -23,6 +24,17 @@ MESSAGE_BYTES = 32
 NOWHERE = 4096  # an address no process has mapped (vm.mmap_min_addr), to ask whether there is a process
 LOOK_S = 0.2
 LAST_TO_BE_KILLED = "-1000"  # oom_score_adj(5)
+
+
+class Holder(Protocol):
+    """Who holds userfaultfds beside the sink."""
+
+    @property
+    def descriptor(self) -> int:
+        """The socket on which `HOLD` and a descriptor may be sent to it, also from C."""
+
+    def hold(self, descriptor: int) -> None:
+        """Let it hold a userfaultfd, too."""
 
 
 class Guard:
@@ -36,6 +48,11 @@ class Guard:
             self._channel.close()
             _Held(theirs).run()
         theirs.close()
+
+    @property
+    def descriptor(self) -> int:
+        """See `Holder`."""
+        return self._channel.fileno()
 
     def hold(self, descriptor: int) -> None:
         """Let the guard hold a userfaultfd too."""

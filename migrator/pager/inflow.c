@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,14 +43,14 @@ struct fault {
 struct inflow {
 	pthread_mutex_t lock;
 	pthread_cond_t calm; /* nobody who answers faults waits for the lock */
-	pthread_cond_t changed; /* a request of the bulk is done */
+	pthread_cond_t changed; /* something has come, or a request of the bulk is done */
 	int urgent; /* who waits so; changed without the lock */
 	int flowing, closed;
+	int failed; /* once something was lost count of nothing is complete any more */
 	int events;
+	int guard; /* who holds every userfaultfd, too (guard.py) */
 	struct space **spaces;
 	size_t count;
-	int *forks; /* userfaultfds nobody has been told of */
-	size_t fork_count;
 	struct fault *owed; /* read, not answered; only who answers faults touches these */
 	size_t owed_count, owed_room;
 	struct counts counts;
@@ -98,15 +99,30 @@ static void lock_patiently(struct inflow *inflow)
 
 static void unlock(struct inflow *inflow)
 {
-	pthread_cond_broadcast(&inflow->calm); /* costs nothing while nobody waits */
+	pthread_cond_broadcast(&inflow->calm); /* cost nothing while nobody waits */
+	pthread_cond_broadcast(&inflow->changed);
 	pthread_mutex_unlock(&inflow->lock);
 }
 
-/* `limits_us` are the upper limits of the classes in which the latencies of faults are counted. */
-struct inflow *lifeboat_inflow(const uint32_t *limits_us, int limit_count)
+/* Let go after something that may have failed; returns LOST if it has. */
+static int unlock_after(struct inflow *inflow, int failed)
+{
+	int code = failed ? lost() : NOTHING;
+
+	inflow->failed |= failed != 0;
+	unlock(inflow);
+	return code;
+}
+
+/*
+ * `limits_us` are the upper limits of the classes in which the latencies of faults are counted; `guard` is the socket
+ * on which the guard is given descriptors.
+ */
+struct inflow *lifeboat_inflow(const uint32_t *limits_us, int limit_count, int guard)
 {
 	struct inflow *inflow = calloc(1, sizeof(*inflow));
 	pthread_mutexattr_t kind;
+	pthread_condattr_t clock;
 
 	if (!inflow || limit_count >= CLASSES)
 		return NULL;
@@ -114,10 +130,13 @@ struct inflow *lifeboat_inflow(const uint32_t *limits_us, int limit_count)
 	pthread_mutexattr_setprotocol(&kind, PTHREAD_PRIO_INHERIT);
 	pthread_mutex_init(&inflow->lock, &kind);
 	pthread_cond_init(&inflow->calm, NULL);
-	pthread_cond_init(&inflow->changed, NULL);
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(&inflow->changed, &clock);
 	memcpy(inflow->limits_us, limits_us, limit_count * sizeof(*limits_us));
 	inflow->limit_count = limit_count;
 	inflow->flowing = 1;
+	inflow->guard = guard;
 	inflow->events = epoll_create1(EPOLL_CLOEXEC);
 	return inflow->events < 0 ? NULL : inflow;
 }
@@ -141,12 +160,8 @@ static int add(struct inflow *inflow, struct space *space)
 /* Know what is missing of a new process: `ranges` are `count` pairs of addresses. */
 int lifeboat_inflow_add(struct inflow *inflow, uint32_t pid, int userfault, const uint64_t *ranges, size_t count)
 {
-	int code;
-
 	lock_urgently(inflow);
-	code = add(inflow, space_of(pid, userfault, ranges, count));
-	unlock(inflow);
-	return code ? lost() : NOTHING;
+	return unlock_after(inflow, add(inflow, space_of(pid, userfault, ranges, count)));
 }
 
 /* Give no page, read no event, until `flowing` is not 0 again. */
@@ -186,7 +201,7 @@ static int is_missing(struct inflow *inflow)
 	for (index = 0; index < inflow->count; index++)
 		if (!inflow->spaces[index]->gone && inflow->spaces[index]->pending.count)
 			return 1;
-	return 0;
+	return inflow->failed;
 }
 
 /* Wait a moment for what others bring; return 1 while anything is missing. */
@@ -195,7 +210,7 @@ int lifeboat_inflow_rest(struct inflow *inflow)
 	struct timespec until;
 	int missing;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += POLL_MS * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
@@ -221,14 +236,25 @@ static int push(void **array, size_t count, size_t *room, size_t size)
 	return 0;
 }
 
+/* Let the guard hold a userfaultfd, too; one that was killed guards nothing, we ourselves still do. */
+static void guard_it(struct inflow *inflow, int userfault)
+{
+	char word = 'h', room[CMSG_SPACE(sizeof(int))];
+	struct iovec part = { &word, 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room) };
+	struct cmsghdr *head;
+
+	memset(room, 0, sizeof(room));
+	head = CMSG_FIRSTHDR(&message);
+	*head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+	memcpy(CMSG_DATA(head), &userfault, sizeof(int));
+	while (sendmsg(inflow->guard, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+		;
+}
+
 static int forked(struct inflow *inflow, struct space *space, int userfault)
 {
-	int *forks = realloc(inflow->forks, (inflow->fork_count + 1) * sizeof(*forks));
-
-	if (!forks)
-		return FAILED;
-	inflow->forks = forks;
-	inflow->forks[inflow->fork_count++] = userfault;
+	guard_it(inflow, userfault);
 	return add(inflow, space_child(space, userfault));
 }
 
@@ -250,20 +276,6 @@ static int read_events(struct inflow *inflow, struct space *space, int keep)
 	return 0;
 }
 
-/* Take the userfaultfds of processes that were forked; returns how many. */
-size_t lifeboat_inflow_forks(struct inflow *inflow, int *found, size_t room)
-{
-	size_t count;
-
-	lock_urgently(inflow);
-	count = inflow->fork_count < room ? inflow->fork_count : room;
-	memcpy(found, inflow->forks, count * sizeof(*found));
-	inflow->fork_count -= count;
-	memmove(inflow->forks, inflow->forks + count, inflow->fork_count * sizeof(*found));
-	unlock(inflow);
-	return count;
-}
-
 /* Poison what is missing; return 1 when nothing is missing any more, 0 when this has to be done again. */
 int lifeboat_inflow_poison(struct inflow *inflow, uint64_t *poisoned)
 {
@@ -274,8 +286,7 @@ int lifeboat_inflow_poison(struct inflow *inflow, uint64_t *poisoned)
 	for (index = 0; index < inflow->count && !failed; index++)
 		failed = read_events(inflow, inflow->spaces[index], 0) || space_poison(inflow->spaces[index], poisoned);
 	missing = is_missing(inflow);
-	unlock(inflow);
-	return failed ? lost() : !missing;
+	return unlock_after(inflow, failed) ? LOST : !missing;
 }
 
 /* Give all userfaultfds away, to be closed; return how many. Nothing was done when that is more than `room`. */
@@ -380,9 +391,9 @@ static int fill(struct inflow *inflow, const struct wanted *wanted, const struct
 		(urgently ? lock_urgently : lock_patiently)(inflow);
 		if (inflow->flowing)
 			failed = space_fill(wanted->space, wanted->part, answer, first, last, &inflow->counts);
-		unlock(inflow);
+		failed = unlock_after(inflow, failed);
 	}
-	return failed ? lost() : NOTHING;
+	return failed;
 }
 
 static void note_latency(struct inflow *inflow, const struct fault *fault)
@@ -423,8 +434,7 @@ static int want(struct inflow *inflow, const struct fault *fault, const struct w
 			found = found < 0 ? FAILED : found ? 0 : 2;
 		}
 	}
-	unlock(inflow);
-	return found;
+	return unlock_after(inflow, found < 0) ? FAILED : found;
 }
 
 /* Say whether a fault's page is there. */
@@ -456,7 +466,7 @@ static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *
 	for (number = 0; number < count; number++) {
 		code = want(inflow, inflow->owed + number, asked, asking, asked + asking);
 		if (code == FAILED)
-			return lost();
+			return LOST;
 		if (code == 2)
 			later[waiting++] = inflow->owed[number];
 		if (code != 1)
@@ -486,16 +496,16 @@ static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *
 }
 
 /*
- * Read events and answer faults on the link for them, until there is nothing to do for a moment, or forks are to be
- * told of. `data` has FAULT_BYTES.
+ * Read events and answer faults on the link for them, until there is nothing to do for a moment. `data` has
+ * FAULT_BYTES.
  */
 int lifeboat_inflow_answer(struct inflow *inflow, struct link *link, unsigned char *data)
 {
 	struct epoll_event ready[FAULTS_AT_ONCE];
-	int pause_ms = POLL_MS, code = NOTHING;
+	int pause_ms = 0, code = NOTHING;
 
 	while (!code) {
-		int failed = 0, stop, forks;
+		int failed = 0, stop;
 		int count = epoll_wait(inflow->events, ready, FAULTS_AT_ONCE, inflow->owed_count ? pause_ms : POLL_MS);
 		int index;
 		size_t before;
@@ -504,12 +514,9 @@ int lifeboat_inflow_answer(struct inflow *inflow, struct link *link, unsigned ch
 		stop = !inflow->flowing || inflow->closed;
 		for (index = 0; index < count && !stop && !failed; index++)
 			failed = read_events(inflow, ready[index].data.ptr, 1);
-		forks = inflow->fork_count > 0;
-		unlock(inflow);
-		if (failed)
-			return lost();
-		if (stop || forks || (count <= 0 && !inflow->owed_count))
-			return NOTHING;
+		code = unlock_after(inflow, failed);
+		if (code || stop || (count <= 0 && !inflow->owed_count))
+			return code;
 		before = inflow->owed_count;
 		code = answer_owed(inflow, link, data);
 		pause_ms = inflow->owed_count < before ? 0 : 1; /* some have to wait for an event of their process */
@@ -539,7 +546,6 @@ static void end_request(struct inflow *inflow, struct window *window)
 {
 	lock_patiently(inflow);
 	window->wanted[0].space->under_way--;
-	pthread_cond_broadcast(&inflow->changed);
 	unlock(inflow);
 	window->count--;
 	memmove(window->wanted, window->wanted + 1, window->count * sizeof(*window->wanted));
@@ -566,9 +572,8 @@ static int ask_more(struct inflow *inflow, struct link *link, struct window *win
 				found = space_next(inflow->spaces[index], BULK_BYTES, next);
 		if (found > 0)
 			next->space->under_way++;
-		unlock(inflow);
-		if (found < 0)
-			return lost();
+		if (unlock_after(inflow, found < 0 || inflow->failed))
+			return LOST;
 		if (!found)
 			break;
 		window->count++;
@@ -582,7 +587,7 @@ static int ask_more(struct inflow *inflow, struct link *link, struct window *win
 static int receive_held(struct inflow *inflow, struct link *link, const struct wanted *wanted)
 {
 	struct head head;
-	uint64_t *held, before = 0;
+	uint64_t *held, before = wanted->part.origin, end = before + wanted->part.end - wanted->part.start;
 	size_t index, count;
 	int code = NOTHING;
 
@@ -597,15 +602,13 @@ static int receive_held(struct inflow *inflow, struct link *link, const struct w
 	if (head.length && lifeboat_receive(link, (unsigned char *)held, head.length))
 		code = BROKEN_LINK;
 	for (index = 0; index < 2 * count && !code; index++) {
-		if (held[index] < before)
+		if (held[index] < before || held[index] > end || held[index] % PAGE)
 			code = bad_answer();
 		before = held[index];
 	}
 	if (!code) {
 		lock_patiently(inflow);
-		if (space_narrow(wanted->space, wanted->part, held, count))
-			code = lost();
-		unlock(inflow);
+		code = unlock_after(inflow, space_narrow(wanted->space, wanted->part, held, count));
 	}
 	free(held);
 	return code;

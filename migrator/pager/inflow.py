@@ -7,10 +7,10 @@ others; each of these by a thread of the sink, which calls it again and again. `
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from migrator.pager import native
+from migrator.pager.guard import Holder
 from migrator.pager.links import Link
 from migrator.pager.native_inflow import NativeInflow
 from migrator.pager.python_inflow import PythonInflow
@@ -69,6 +69,6 @@ class Inflow(Protocol):
         """Return what `statistics` counts."""
 
 
-def inflow(on_fork: Callable[[int], None]) -> Inflow:
-    """Return the faster one; `on_fork` is told of the userfaultfd of each process that is forked."""
-    return NativeInflow(on_fork) if native.BUILT else PythonInflow(on_fork)
+def inflow(guard: Holder) -> Inflow:
+    """Return the faster one; `guard` is given the userfaultfd of each process that is forked."""
+    return NativeInflow(guard) if native.BUILT else PythonInflow(guard)

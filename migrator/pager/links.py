@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Protocol
 
-from migrator.errors import NotAllowedError, PeerError
+from migrator.errors import ExecutionError, NotAllowedError, PeerError
 from migrator.pager import native
 from migrator.peers.identity import Identity, RollFile, check_certificate, check_member
 from migrator.peers.tls import CONNECT_TIMEOUT_S, HANDSHAKE_S, OWN, call, server_context, tune, welcome
@@ -56,7 +56,7 @@ class SocketLink:
 
     @property
     def handle(self) -> int:
-        """See `Link`; not of TLS, which is Python's here."""
+        """See `Link`."""
         if self._native is None:
             self._native = native.Native(self.socket)
         return self._native.handle
@@ -91,6 +91,11 @@ class TlsLink(SocketLink):
     """A link by Python's own TLS."""
 
     socket: ssl.SSLSocket
+
+    @property
+    def handle(self) -> int:
+        """There is none: the C part would speak without TLS."""
+        raise ExecutionError("this link is Python's own", code="not-native")
 
 
 class NativeLink:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mmap
 import time
 from array import array
-from collections.abc import Callable
 from ctypes import byref, c_int, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from migrator.errors import ExecutionError
+from migrator.pager.guard import Holder
 from migrator.pager.links import Link
 from migrator.pager.native import address_of, library, reason
 from migrator.pager.packing import decompress
@@ -18,18 +18,16 @@ from migrator.pager.statistics import LIMITS_US, Latencies, Statistics
 FAULT_BYTES = 8 << 10  # these three as in inflow.c
 BULK_BYTES = 1 << 20
 NOTHING, UNPACK, BROKEN_LINK, BAD_ANSWER = 0, 1, -1, -2
-MOST_DESCRIPTORS = 1 << 16
 COUNTS = 6  # before the classes of latencies
 
 
 class NativeInflow:
     """See `Inflow`."""
 
-    def __init__(self, on_fork: Callable[[int], None]) -> None:
+    def __init__(self, guard: Holder) -> None:
         self._c = library()
-        self._on_fork = on_fork
         limits = (c_uint32 * len(LIMITS_US))(*LIMITS_US)
-        self._inflow = _made(self._c.lifeboat_inflow(limits, len(LIMITS_US)))
+        self._inflow = _made(self._c.lifeboat_inflow(limits, len(LIMITS_US), guard.descriptor))
         self._buffer = memoryview(mmap.mmap(-1, FAULT_BYTES))
         self._statistics = Statistics()
 
@@ -48,9 +46,7 @@ class NativeInflow:
 
     def answer(self, link: Link) -> None:
         """See `Inflow`."""
-        code = self._c.lifeboat_inflow_answer(self._inflow, link.handle, address_of(self._buffer))
-        self._tell_forks()
-        _check(code)
+        _check(self._c.lifeboat_inflow_answer(self._inflow, link.handle, address_of(self._buffer)))
 
     def fetcher(self) -> NativeFetcher:
         """See `Inflow`."""
@@ -64,14 +60,19 @@ class NativeInflow:
         """See `Inflow`."""
         poisoned = c_uint64()
         code = self._c.lifeboat_inflow_poison(self._inflow, byref(poisoned))
-        self._tell_forks()
         if code < 0:
             raise OSError(reason())
         return poisoned.value, code == 1
 
     def surrender(self) -> list[int]:
         """See `Inflow`."""
-        return self._descriptors(self._c.lifeboat_inflow_surrender)
+        room = 0
+        while True:
+            found = (c_int * room)()
+            count = self._c.lifeboat_inflow_surrender(self._inflow, found, room)
+            if count <= room:
+                return found[:count]
+            room = count
 
     @property
     def received_bytes(self) -> int:
@@ -93,14 +94,6 @@ class NativeInflow:
         found.poisoned_bytes, found.faults = numbers[4:COUNTS]
         found.latencies = Latencies(numbers[COUNTS:])
         return missing
-
-    def _tell_forks(self) -> None:
-        for descriptor in self._descriptors(self._c.lifeboat_inflow_forks):
-            self._on_fork(descriptor)
-
-    def _descriptors(self, ask: Any) -> list[int]:
-        found = (c_int * MOST_DESCRIPTORS)()
-        return found[: ask(self._inflow, found, MOST_DESCRIPTORS)]
 
 
 class NativeFetcher:

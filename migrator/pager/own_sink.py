@@ -33,7 +33,7 @@ class OwnSink(Sink):
     def __init__(self, directory: Path, order: SinkOrder) -> None:
         super().__init__(directory, order)
         self._image_files = Path()
-        self._inflow = inflow(self.guard.hold)
+        self._inflow = inflow(self.guard)
         self._flowing = threading.Event()
         self._flowing.set()
         self._began = False
@@ -139,8 +139,9 @@ class OwnSink(Sink):
         _log.warning("the %s link broke: %s", FAULTS, error)
         ours = self.freeze_tree()
         prefer(self._link_again(FAULTS, broken, error))
-        if ours:
-            self.thaw_tree()
+        with self.changed:  # nobody loses it between the look and the thaw
+            if ours and self.state is not SinkState.LOST:
+                self.thaw_tree()
 
     def _mend_bulk(self, purpose: str, broken: Link, error: OSError) -> bool:
         """Wait for the source to call again; return whether it has. The last of these links must come back."""

@@ -15,8 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+from migrator.errors import ExecutionError
 from migrator.pager import userfault
 from migrator.pager.greeting import HELD, PAGES, ask, receive_held, receive_pages
+from migrator.pager.guard import Holder
 from migrator.pager.links import Link
 from migrator.pager.packing import PAGE_BYTES, Pages
 from migrator.pager.pending import Range
@@ -40,8 +42,8 @@ Request = tuple[Space, Range, bool]  # whether it asks what is held, not for pag
 class PythonInflow:
     """See `Inflow`."""
 
-    def __init__(self, on_fork: Callable[[int], None]) -> None:
-        self._on_fork = on_fork
+    def __init__(self, guard: Holder) -> None:
+        self._guard = guard
         self._spaces: dict[int, Space] = {}  # by userfaultfd
         self._events = select.epoll()
         self._memory = threading.Condition(threading.Lock())
@@ -69,7 +71,7 @@ class PythonInflow:
 
     def answer(self, link: Link) -> None:
         """See `Inflow`; one fault may have to wait for further events."""
-        pause_s = POLL_S
+        pause_s = 0.0 if self._owed else POLL_S
         while True:
             found = self._events.poll(pause_s)
             with self._urgently():
@@ -77,7 +79,7 @@ class PythonInflow:
                     return
                 for descriptor, _ in found:
                     if space := self._spaces.get(descriptor):
-                        self._owed += self._read_events(space)
+                        self._read_events(space, self._owed)
             if not found and not self._owed:
                 return
             before = len(self._owed)
@@ -102,7 +104,7 @@ class PythonInflow:
         with self._memory:
             for space in list(self._spaces.values()):
                 with suppress(TreeGoneError):
-                    self._read_events(space)
+                    self._read_events(space, [])
                     total += space.poison()
             return total, all(space.pending.empty for space in self._spaces.values())
 
@@ -157,7 +159,8 @@ class PythonInflow:
                     break
                 try:
                     last = min(first + LOCKED_PAGES, pages.count)
-                    space.fill(part, pages, first, last, self._statistics)
+                    with _no_way_on():
+                        space.fill(part, pages, first, last, self._statistics)
                 except TreeGoneError:
                     self._forget(space)
         with (lock or self.patiently)():
@@ -181,19 +184,18 @@ class PythonInflow:
             self._events.unregister(space.userfault)  # the guard holds it, too: it stays open
             os.close(space.userfault)
 
-    def _read_events(self, space: Space) -> list[Fault]:
-        """Read all events of a space; follow them, and return the faults among them. The lock is held."""
-        faults: list[Fault] = []
+    def _read_events(self, space: Space, faults: list[Fault]) -> None:
+        """Read all events of a space; follow them, and note the faults among them. The lock is held."""
         now = time.monotonic()
-        while event := userfault.read_event(space.userfault):
-            if event.kind is Kind.PAGEFAULT:
-                faults.append((space, event.first, now))
-            elif event.kind is Kind.FORK:
-                self._on_fork(event.first)
-                self._add(space.child(event.first))
-            else:
-                space.follow(event)
-        return faults
+        with _no_way_on():
+            while event := userfault.read_event(space.userfault):
+                if event.kind is Kind.PAGEFAULT:
+                    faults.append((space, event.first, now))
+                elif event.kind is Kind.FORK:
+                    self._guard.hold(event.first)
+                    self._add(space.child(event.first))
+                else:
+                    space.follow(event)
 
     def _answer_faults(self, link: Link, owed: list[Fault]) -> list[Fault]:
         """Answer faults, several at once; return those that are still owed. Raises `OSError`."""
@@ -248,7 +250,8 @@ class PythonInflow:
     def _give_zero(self, space: Space, address: int) -> bool:
         """Give a page the process never had, or wake who waits for one that has come; the lock is held."""
         try:
-            return userfault.fill_zero(space.userfault, address)
+            with _no_way_on():
+                return userfault.fill_zero(space.userfault, address)
         except TreeGoneError:
             self._forget(space)
             return True
@@ -287,7 +290,7 @@ class PythonFetcher:
     def _receive(self, link: Link) -> None:
         space, part, held = self._under_way[0]
         if held:
-            ranges = receive_held(link)
+            ranges = receive_held(link, part.origin, part.origin + part.end - part.start)
             with self._inflow.patiently():
                 space.narrow(part, ranges)
         else:
@@ -297,3 +300,12 @@ class PythonFetcher:
 
     def _end_request(self) -> None:
         self._inflow.end_request(self._under_way.popleft()[0])
+
+
+@contextmanager
+def _no_way_on() -> Iterator[None]:
+    """What the kernel refuses is no broken link, after which one could go on: raises `ExecutionError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ExecutionError(f"the pager: {error}", code="pager") from error

@@ -264,6 +264,9 @@ class Sink(ABC):
             return
         link.settle()
         with self.changed:
+            if self.state is SinkState.LOST:
+                link.close()
+                return
             self.links[str(purpose)], self._callers[str(purpose)] = link, who
             self.changed.notify_all()
 
@@ -343,7 +346,7 @@ class Sink(ABC):
     def _poison_quietly(self) -> int:
         try:
             return self.poison()
-        except OSError as error:  # the kernel cannot: what is frozen must be killed
+        except (LifeboatError, OSError) as error:  # the kernel cannot: what is frozen must be killed
             _log.error("missing memory cannot be poisoned: %s", error)
             return 0
 

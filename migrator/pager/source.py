@@ -19,7 +19,7 @@ from migrator.pager.criu_source import CriuHold
 from migrator.pager.greeting import BULK, FAULTS, HELD, PAIR, REQUEST, greet
 from migrator.pager.images import pid_in_images
 from migrator.pager.links import Link, call_link, prefer
-from migrator.pager.memory import FrozenMemory
+from migrator.pager.memory import FrozenMemory, MemoryGoneError
 from migrator.pager.packing import ANSWER, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, compressor, pack
 from migrator.pager.priority import answer_first, let_others_run
 from migrator.pager.rate import Economy, Throttle
@@ -112,17 +112,35 @@ class LinkServer:
         else:
             let_others_run()
         self._source.started.wait()
-        while not self._source.ended.is_set():
-            try:
-                self._serve(self.link)
-            except OSError as error:
-                if self._source.ended.is_set():
-                    return
-                _log.warning("the %s link broke: %s", self.purpose, error)
-                self.link.hang_up()
-                if not self._call_again():
-                    self._source.lost = True
-                    return
+        try:
+            while not self._source.ended.is_set() and self._serve_link():
+                pass
+        except Exception as error:  # a thread's entry point: the sink must not wait for an answer for ever
+            logging.exception("%s failed", self.purpose)
+            self._give_up(str(error))
+
+    def _serve_link(self) -> bool:
+        """Answer on one link until it breaks; return whether there is another one."""
+        try:
+            self._serve(self.link)
+        except OSError as error:
+            if self._source.ended.is_set():
+                return False
+            _log.warning("the %s link broke: %s", self.purpose, error)
+            self.link.hang_up()
+            if not self._call_again():
+                self._source.lost = True
+                return False
+        except MemoryGoneError as error:
+            if not self._source.ended.is_set():
+                self._give_up(str(error))
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        _log.error("%s: %s", self.purpose, reason)
+        self._source.lost = True
+        self.link.hang_up()
 
     @property
     def sent_bytes(self) -> int:
@@ -133,7 +151,8 @@ class LinkServer:
         bulk = self.purpose != FAULTS
         while True:
             compress = bulk and self._compressor is not None and self._economy.compress()
-            if native.BUILT and not compress and not (bulk and self._source.throttle.limited):
+            limited = self._source.throttle.limited
+            if native.BUILT and not compress and not limited:
                 request = self._serve_in_c(link, REQUESTS_AT_ONCE if bulk else FAULTS_AT_ONCE)
             else:
                 request = _receive_request(link)

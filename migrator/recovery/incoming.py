@@ -32,7 +32,7 @@ from migrator.target.reception import Reception
 LOOK_S = 3.0
 QUIET_S = 10.0  # a source that is at work is heard more often, but for long copies
 FORGET_S = 600.0  # an ended migration still answers its source for so long
-SHIM_WAIT_S = 2.0
+SHIM_WAIT_S = 5.0  # one that was killed starts again
 PEER_WAIT_S = 10.0
 FALLBACK_LABEL = "lifeboat.fallback"
 NEED_REMAINS = frozenset({Standing.LOST, Standing.FALLING_BACK})
@@ -135,10 +135,14 @@ class Caretaker:
             self._tell(reception.record.outcome(Phase.LOST, reason))
 
     def _go_back(self, reception: Reception, reason: str, kept: Kept) -> None:
-        what = f"{reason}; it went back to {told_of(kept)}"
+        """Let it go back; a host that refuses it now is asked again at the next look, and tells so once."""
+        migration, what = reception.proposal.migration, f"{reason}; it went back to {told_of(kept)}"
         try:
             self._revival.go_back(reception, kept)
         except LifeboatError as error:
+            if not reception.ended and migration in self._told:
+                return
+            self._told.add(migration)
             what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover"
         self._tell(reception.record.outcome(Phase.LOST, what))
 

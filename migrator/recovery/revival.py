@@ -14,7 +14,7 @@ from migrator.errors import CallAHumanError, LifeboatError
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.names import new_id
 from migrator.peers.neighbours import Neighbours
-from migrator.protocol.messages import Proposal
+from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.storage import local
 from migrator.target.checkpoints import Kept
 from migrator.target.desk import Desk
@@ -48,7 +48,11 @@ class Revival:
         return found[0] if len(found) == 1 else None
 
     def go_back(self, reception: Reception, kept: Kept) -> MigrationOutcome:
-        """Start a container whose memory was lost here from its checkpoint; the files it had are kept aside."""
+        """Start a container whose memory was lost here from its checkpoint; the files it had are kept aside.
+
+        Raises `LifeboatError`; nothing was touched when this host refuses it, for then it may start elsewhere.
+        """
+        self._wanted(kept)
         aside = self._hall.state / LOST / reception.proposal.migration
         aside.mkdir(parents=True, exist_ok=True, mode=0o700)
         reception.make_way(aside)
@@ -64,7 +68,8 @@ class Revival:
             )
         return self._start(kept, None)
 
-    def _start(self, kept: Kept, aside: Path | None) -> MigrationOutcome:
+    def _wanted(self, kept: Kept) -> tuple[Proposal, ParkRequest]:
+        """Return what is wanted of this host, if it may be; raises `PrerequisiteError`."""
         proposal = Proposal(
             migration=new_id(),
             source=kept.source,
@@ -73,7 +78,10 @@ class Revival:
             copy_image=False,
             epoch=max(self._hall.journal.epoch(kept.container.id), kept.epoch) + 1,
         )
-        request = self._desk.admitted(proposal, kept.request)
+        return proposal, self._desk.revivable(proposal, kept.request)
+
+    def _start(self, kept: Kept, aside: Path | None) -> MigrationOutcome:
+        proposal, request = self._wanted(kept)
         reception = self._desk.revive(proposal)
         try:
             reception.park(request)

@@ -13,13 +13,13 @@ from migrator.errors import PrerequisiteError
 from migrator.model import Method, Value
 from migrator.network.gate import SHUT
 from migrator.protocol.journal import Side
+from migrator.runtime.tombstone import ALLOWED
 from migrator.settings import MigratorSettings
 
 ORDER = "order.json"
 CONTROL = "shim.sock"
 RESTORED = "restored.json"  # what the target's shim knows of the tree that it has restored
 HANDED_OVER = "handed-over"  # that it is podman's now
-KILLED = 128 + 9  # how a shell tells that a program was killed (sh(1), exit status)
 HELPER_DIRECTORIES = (
     "/usr/local/libexec/podman",
     "/usr/local/lib/podman",
@@ -62,7 +62,7 @@ def write_order(directory: Path, order: Order) -> Path:
     """Write everything one parked podman needs; return the file for `CONTAINERS_CONF_OVERRIDE`."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / ORDER).write_text(order.model_dump_json())
-    script = _write_runtime(directory, order.runc)
+    script = _write_runtime(directory, order)
     configuration = directory / "containers.conf"
     text = f'[engine.runtimes]\nrunc = ["{script}"]\n'
     if order.side is Side.TARGET:
@@ -86,26 +86,34 @@ def real_runc() -> str:
     return found
 
 
-def _write_runtime(directory: Path, runc: str) -> Path:
+def _write_runtime(directory: Path, order: Order) -> Path:
     """Write what podman calls in runc's place: our shim for a checkpoint or a restore, runc itself for all else.
 
-    Podman asks runc some ten times around a migration, and to start Python costs more than to ask. A shim that is
-    killed with a restored tree in its hands is started again, to take it up; one that had handed it over has ended
-    well.
+    Podman asks runc some ten times around a migration, and to start Python costs more than to ask. A shim that
+    ends badly with a restored tree in its hands is started again, to take it up; one that had handed it over has
+    ended well.
     """
     script = directory / "runc"
     shim = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
-    handed_over, restored = (shlex.quote(str(directory / name)) for name in (HANDED_OVER, RESTORED))
+    handed_over, restored, allowed = (
+        shlex.quote(str(path))
+        for path in (directory / HANDED_OVER, directory / RESTORED, ALLOWED / order.container)
+    )
     lines = [
         "#!/bin/sh",
+        "finish() {",
+        f"    rm -f {allowed}",
+        '    [ "$1" = 0 ] || echo "lifeboat: the restore has failed" >&2',  # or its monitor waits for a last word
+        '    exit "$1"',
+        "}",
         "restore() {",
         "    for attempt in 1 2 3; do",
-        f'        {shim} "$@" && exit 0',
+        f'        {shim} "$@" && finish 0',
         "        status=$?",
-        f"        [ ! -e {handed_over} ] || exit 0",
-        f"        [ $status = {KILLED} ] && [ -e {restored} ] || exit $status",
+        f"        [ ! -e {handed_over} ] || finish 0",
+        f"        [ -e {restored} ] || break",
         "    done",
-        "    exit $status",
+        "    finish $status",
         "}",
         'case " $* " in *" --help "*) ;; *) for word in "$@"; do',
         "    case $word in",
@@ -113,7 +121,7 @@ def _write_runtime(directory: Path, runc: str) -> Path:
         "        restore) trap '' TERM; restore \"$@\" ;;",
         "    esac",
         "done ;; esac",
-        f'exec {shlex.quote(runc)} "$@"',
+        f'exec {shlex.quote(order.runc)} "$@"',
     ]
     _write_script(script, "\n".join(lines) + "\n")
     return script

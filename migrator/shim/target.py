@@ -8,11 +8,14 @@ be committed. One that is killed after the restore is started again (`order`) an
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from migrator.runtime.tombstone import allowed
 from migrator.shim.order import CONTROL, HANDED_OVER, RESTORED, Order
 from migrator.shim.restore import Restore, option
 from migrator.storage.overlay import refresh
+
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 _log = logging.getLogger("shim")
 
@@ -57,6 +62,7 @@ class TargetShim:
     def run(self) -> int:
         """Serve commands until the container may be podman's (0) or is gone (1)."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _die_with_parent()  # without it nobody would tell podman how this ends
         if self._memo.exists():
             self._take_up(**json.loads(self._memo.read_text()))
         elif self._namespace is not None and not gate.is_shut(self._namespace):
@@ -78,6 +84,9 @@ class TargetShim:
     def _take_up(self, pid: int, left_behind: Sequence[str], networks: Sequence[dict[str, Any]]) -> None:
         """An earlier shim has restored the tree and was killed."""
         _log.warning("taking up the tree of process %d", pid)
+        if self._order.container not in str(Cgroup.of_process(pid).path):
+            self._memo.unlink()
+            raise ExecutionError(f"process {pid} is another one by now", code="tree-gone")
         self._hold(pid, left_behind, [NetworkAttachment.model_validate(network) for network in networks])
 
     def _hold(self, pid: int, left_behind: Sequence[str], networks: Sequence[NetworkAttachment]) -> None:
@@ -101,6 +110,9 @@ class TargetShim:
         except LifeboatError as error:
             _log.error("%s: %s", message.get("do"), error)
             return {"error": error.message, "code": error.code}
+        except OSError as error:
+            _log.error("%s: %s", message.get("do"), error)
+            return {"error": str(error), "code": "shim-failed"}
 
     def _state(self, _: Message) -> Message:
         return {
@@ -147,13 +159,15 @@ class TargetShim:
         if self._tree is not None and self._order.method is not Method.LAZY:
             self._tree.ask_to_freeze()  # a lazy tree stands still by itself, waiting for its memory
         known = {"pid": self._pid, "left_behind": severed, "networks": message.get("networks", ())}
-        self._memo.with_suffix(".new").write_text(json.dumps(known))
-        self._memo.with_suffix(".new").rename(self._memo)
+        with suppress(OSError):  # then a shim that is killed does not come back
+            self._memo.with_suffix(".new").write_text(json.dumps(known))
+            self._memo.with_suffix(".new").rename(self._memo)
         return {"event": "restored", "pid": self._pid}
 
     def _remove_remains(self) -> None:
         """Kill a tree that is not to be; runc knows its cgroup even when CRIU did not finish."""
         self._status = 1
+        self._memo.unlink(missing_ok=True)
         if self._porter is not None:
             self._porter.dismiss()
         if self._tree is not None:
@@ -168,7 +182,8 @@ class TargetShim:
             sever(self._namespace, self._left_behind)
             (self._porter or gate.Porter(self._namespace)).open_gate()
         if self._announcer is not None:
-            self._announcer.announce()
+            with suppress(OSError):  # neighbours find it by themselves, later
+                self._announcer.announce()
         self._tree.thaw()
         self._hand_over()
         return {"event": "opened", "at": time.time(), "pid": self._pid}
@@ -183,13 +198,22 @@ class TargetShim:
 
     def _hand_over(self) -> None:
         """Let podman have it, whatever becomes of us."""
-        self._handed_over.touch()
+        with suppress(OSError):
+            self._handed_over.touch()
         self._status = 0
 
     def _abort(self, _: Message) -> Message:
         """Kill what was restored; podman cleans up after the failed runtime."""
         self._remove_remains()
         return {"event": "aborted"}
+
+
+def _die_with_parent() -> None:
+    """Be killed when the script that waits for us is; raises `ExecutionError` when it is dead already."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ExecutionError("whoever called is gone", code="orphan")
 
 
 def _network_namespace(specification: dict[str, object]) -> Path | None:

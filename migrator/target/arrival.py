@@ -272,7 +272,8 @@ class ParkedRestore(Arrival):
             return float(self._ask({"do": "open"})["at"])
         except LifeboatError:
             # The shim ends well only after it opened the gate: then only its answer was lost.
-            if self._podman is None or self._podman.wait(CONTROL_WAIT_S) != 0:
+            handed_over = (self._directory / shim_order.HANDED_OVER).exists()
+            if not handed_over and (self._podman is None or self._podman.wait(CONTROL_WAIT_S) != 0):
                 raise
             return time.time()
 

@@ -88,6 +88,12 @@ class Desk:
         """Take a proposal, or refuse it with a reason; a repeated one is answered again."""
         return self._entered(proposal, stale=False).reserve()
 
+    def revivable(self, proposal: Proposal, request: ParkRequest) -> ParkRequest:
+        """Return what podman may be given to revive a container; raises `PrerequisiteError` when it may not."""
+        self._check_method(proposal)
+        self._check_accepting()
+        return self.admitted(proposal, request)
+
     def revive(self, proposal: Proposal) -> Reception:
         """Begin what a human on this host wants from a checkpoint that waits here; its source is dead."""
         reception = self._entered(proposal, stale=True)

@@ -69,6 +69,7 @@ class Verdict:
     gap_s: float = 0.0  # the longest time without an answer
     thawed_s: float | None = None  # from the fault to the next answer, where the container stayed
     said: str = ""  # the last words of the journal
+    method: str = "lazy"
 
 
 class Cell:
@@ -86,6 +87,11 @@ class Cell:
         self._ready = self._limited = False
 
     # --- the stage
+
+    def use(self, method: str) -> None:
+        """Let the next migrations go by this method."""
+        self._ready = self._ready and method == self._method
+        self._method = method
 
     def prepare(self, *, limited: bool = False, reconnect_limit_s: float = RECONNECT_LIMIT_S) -> None:
         """Bring up what is not up: the hosts, the cluster, the container on the source, the watcher."""
@@ -133,7 +139,7 @@ class Cell:
 
     def run(self, stop: Stop, fault: Fault) -> Verdict:
         """Play the cell."""
-        verdict = Verdict(stop.name, fault.name)
+        verdict = Verdict(stop.name, fault.name, method=self._method)
         self.prepare(limited=fault.limited)
         turnstile = Turnstile(self.source if stop.side == "source" else self.target, stop, STOP_LIMIT_S)
         self.move()

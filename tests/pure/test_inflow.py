@@ -171,6 +171,15 @@ def page_of(address: int) -> bytes:
     return struct.pack("<Q", 1 if index % 8 == 1 else index) * (PAGE_BYTES // 8)
 
 
+class Nobody:
+    """Guards nothing."""
+
+    descriptor = -1
+
+    def hold(self, descriptor: int) -> None:
+        """Forget it."""
+
+
 class Area:
     """Memory of ours that is missing until an inflow brings it."""
 
@@ -223,7 +232,7 @@ def inflow(request: pytest.FixtureRequest) -> Inflow:
         os.close(os.open("/dev/userfaultfd", os.O_RDWR))
     except OSError as error:
         pytest.skip(f"userfaultfd cannot be used here: {error}")
-    found: Inflow = request.param(lambda _: None)
+    found: Inflow = request.param(Nobody())
     return found
 
 
@@ -384,9 +393,12 @@ def test_nonsense_is_refused(inflow: Inflow, answer: bytes) -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize("held", [[(9, 3)], [(1, 5), (2, 6)]])
-def test_parts_out_of_order_are_refused(held: list[tuple[int, int]], make_source: Callable[..., Source]) -> None:
-    inflow, area = NativeInflow(lambda _: None), Area(1024)
+@pytest.mark.parametrize("held", [[(9, 3)], [(1, 5), (2, 6)], [(0, 2000)], [(0.5, 2)]])
+def test_parts_that_are_none_are_refused(
+    inflow: Inflow, held: list[tuple[float, float]], make_source: Callable[..., Source]
+) -> None:
+    area = Area(1024)
     inflow.add(PID, area.userfault, [(area.start, area.start + area.length)])
+    parts = [tuple(area.start + int(number * PAGE_BYTES) for number in pair) for pair in held]
     with pytest.raises(ExecutionError):
-        inflow.fetcher().fetch(make_source(held=held).link())
+        inflow.fetcher().fetch(make_source(held=parts).link())

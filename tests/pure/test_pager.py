@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import socket
 import threading
 from array import array
@@ -17,6 +19,7 @@ from migrator.errors import ExecutionError, NotAllowedError, PeerError
 from migrator.pager import native, packing
 from migrator.pager.greeting import GREETING_BYTES, VERSION, greet, read_greeting, receive_held, receive_pages
 from migrator.pager.links import Link, SocketLink, call_link, welcome_link
+from migrator.pager.memory import FrozenMemory, MemoryGoneError
 from migrator.pager.packing import ANSWER, BAD, COMPRESSED, MOST_PAGES, PAGE_BYTES, PLAIN, WHOLE, ZERO, Pages
 from migrator.pager.pending import Pending, Range
 from migrator.pager.rate import Compression, Economy, Throttle
@@ -315,11 +318,44 @@ def test_a_source_that_answers_nonsense_is_not_believed(answer: bytes) -> None:
         end.close()
 
 
-def test_what_is_held_comes_as_pairs() -> None:
+@pytest.mark.parametrize(
+    ("numbers", "good"),
+    [
+        ((1, 2), True),
+        ((1, 2, 2, 3), True),
+        ((0, 2), False),
+        ((1, 5), False),
+        ((2, 1), False),
+        ((1, 3, 2, 3), False),
+        ((1.5, 2), False),
+        ((1, 2, 3), False),
+    ],
+)
+def test_what_is_held_comes_as_pairs_within_what_was_asked_for(numbers: tuple[float, ...], good: bool) -> None:
     ours, theirs = (SocketLink(end) for end in socket.socketpair())
-    ours.send(
-        memoryview(bytearray(ANSWER.pack(16, PLAIN, 0) + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")))
-    )
-    assert receive_held(theirs) == [(1, 2)]
+    body = array("Q", [int(number * PAGE_BYTES) for number in numbers]).tobytes()
+    ours.send(memoryview(bytearray(ANSWER.pack(len(body), PLAIN, 0) + body)))
+    if good:
+        assert len(receive_held(theirs, PAGE_BYTES, 4 * PAGE_BYTES)) == len(numbers) // 2
+    else:
+        with pytest.raises(ExecutionError):
+            receive_held(theirs, PAGE_BYTES, 4 * PAGE_BYTES)
     for end in (ours, theirs):
         end.close()
+
+
+def test_memory_of_the_dead_is_never_taken_for_zeros() -> None:
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    memory = FrozenMemory(pid)
+    area = memoryview(bytearray(2 * PAGE_BYTES))
+    with open(f"/proc/{pid}/maps") as maps:
+        start = int(maps.readline().split("-")[0], 16)
+    assert memory.read(area, start) == frozenset()
+    assert memory.held(start, start + PAGE_BYTES) == [(start, start + PAGE_BYTES)]
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for question in (lambda: memory.read(area, start), lambda: memory.held(start, start + PAGE_BYTES)):
+        with pytest.raises(MemoryGoneError):
+            question()

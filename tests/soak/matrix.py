@@ -1,8 +1,8 @@
 """The whole crash matrix: every line of the journals with every fault. Writes docs/failures.md.
 
-`./run soak matrix [--stop WORD] [--fault WORD] [--write] [--results FILE]`: the words choose stops and faults by a
-part of their names; with `--write` the table of what was seen, now and in FILE before, goes to docs/failures.md.
-Cells that are in FILE already are not played again.
+`./run soak matrix [--method METHOD] [--stop WORD] [--fault WORD] [--write] [--results FILE]`: the words choose
+stops and faults by a part of their names; with `--write` the table of what was seen, now and in FILE before, goes
+to docs/failures.md. Cells that are in FILE already are not played again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from tests.lab.settings import CHECKOUT
 from tests.lab.stops import STOPS, Stop
 
 DOCUMENT = CHECKOUT / "docs/failures.md"
+METHODS = ("lazy", "full", "cold")
 HEAD = """\
 <!-- Made by ./run soak matrix --write; do not edit. -->
 # What happens when something fails
 
-Each cell is one real migration by the `lazy` method, of a container with `--restart=always` that writes rows to
+Each cell is one real migration of a container with `--restart=always` that writes rows to
 SQLite in a volume, in a lab of two hosts with systemd, podman, runc and CRIU. The migration is stopped at a line of
 a host's journal, the fault is made right there, and a client outside watches all the time. In every cell it is
 checked that
@@ -39,6 +40,8 @@ checked that
 Hosts are killed with all their processes at once, and booted again after ten seconds. `reconnect_limit_s` is 6 here
 (60 by default), `fallback` is `stay`.
 
+By the `cold` method its memory is new wherever it ends, and its rows are what counts.
+
 **source**: it runs on there as if nothing had happened; in brackets how many seconds after the fault it answered
 again. **target**: it runs there; in brackets the longest time without an answer. **anew**: its memory was lost with
 a host, and its restart policy started it again there. **human**: it stands still, nothing is thrown away, and an
@@ -49,6 +52,7 @@ alert says what `lifeboat recover` can do. An empty cell was not played; `-`: th
 def main(argv: list[str]) -> int:
     """Play the cells; return 0 when nothing went wrong."""
     parser = argparse.ArgumentParser(prog="run soak matrix", description=__doc__)
+    parser.add_argument("--method", default="lazy", choices=METHODS)
     parser.add_argument("--stop", default="", help="only stops whose name has this word")
     parser.add_argument("--fault", default="", help="only faults whose name has this word")
     parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON a line; grows")
@@ -58,9 +62,9 @@ def main(argv: list[str]) -> int:
     verdicts = read(arguments.results)
     deadline = time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as directory, Lab(2, name="matrix") as lab:
-        cell = Cell(lab, Path(directory))
-        for stop, fault in cells():
-            known = any((item.stop, item.fault) == (stop.name, fault.name) for item in verdicts)
+        cell = Cell(lab, Path(directory), method=arguments.method)
+        for stop, fault in cells(arguments.method):
+            known = any(key(item) == (arguments.method, stop.name, fault.name) for item in verdicts)
             if arguments.stop not in stop.name or arguments.fault not in fault.name or known:
                 continue
             if time.monotonic() > deadline:
@@ -73,11 +77,22 @@ def main(argv: list[str]) -> int:
     return 1 if bad else 0
 
 
-def cells() -> Iterator[tuple[Stop, Fault]]:
+def stops_of(method: str) -> tuple[Stop, ...]:
+    """Return the lines a migration by this method writes."""
+    return STOPS if method == "lazy" else tuple(stop for stop in STOPS if stop.phase != "drain")
+
+
+def cells(method: str) -> Iterator[tuple[Stop, Fault]]:
     """Yield all cells, slantwise: however early it is ended, every stop and every fault has had its turn."""
-    for shift in range(len(STOPS)):
+    stops = stops_of(method)
+    for shift in range(len(stops)):
         for number, fault in enumerate(FAULTS):
-            yield STOPS[(number + shift) % len(STOPS)], fault
+            yield stops[(number + shift) % len(stops)], fault
+
+
+def key(verdict: Verdict) -> tuple[str, str, str]:
+    """Return which cell it is of."""
+    return verdict.method, verdict.stop, verdict.fault
 
 
 def play(cell: Cell, stop: Stop, fault: Fault, results: Path | None) -> Verdict:
@@ -101,26 +116,38 @@ def read(results: Path | None) -> list[Verdict]:
     if results is None or not results.exists():
         return []
     found = [Verdict(**json.loads(line)) for line in results.read_text().splitlines()]
-    return list({(item.stop, item.fault): item for item in found}.values())
+    return list({key(item): item for item in found}.values())
 
 
 def document(verdicts: Iterable[Verdict]) -> str:
     """Return docs/failures.md."""
-    by_cell = {(item.stop, item.fault): item for item in verdicts}
+    by_cell = {key(item): item for item in verdicts}
     lines = [HEAD]
-    lines.append("| killed or broken | " + " | ".join(stop.name for stop in STOPS) + " |")
-    lines.append("|---" * (len(STOPS) + 1) + "|")
-    for fault in FAULTS:
-        cells = [told(by_cell.get((stop.name, fault.name))) for stop in STOPS]
-        lines.append(f"| **{fault.name}** | " + " | ".join(cells) + " |")
-    played = len(by_cell)
-    wrong = [item for item in by_cell.values() if item.wrong]
-    lines.append(f"\n{played} of {len(STOPS) * len(FAULTS)} cells were played.\n")
-    lines += [f"- **{item.stop}, {item.fault}**: {'; '.join(item.wrong)}" for item in wrong]
-    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s]
+    for method in METHODS:
+        played = [item for item in by_cell.values() if item.method == method]
+        if played:
+            lines += table(method, by_cell, len(played))
+    lines += [
+        f"- **{item.method}, {item.stop}, {item.fault}**: {'; '.join(item.wrong)}"
+        for item in by_cell.values()
+        if item.wrong
+    ]
+    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s and item.method != "cold"]
     if thawed:
         lines.append(f"Where it stayed it answered again {min(thawed):.2f} to {max(thawed):.2f} s after the fault.")
     return "\n".join(lines) + "\n"
+
+
+def table(method: str, by_cell: Mapping[tuple[str, str, str], Verdict], played: int) -> Iterator[str]:
+    """Yield the lines of one method's table."""
+    stops = stops_of(method)
+    yield f"## {method.capitalize()}\n"
+    yield "| killed or broken | " + " | ".join(stop.name for stop in stops) + " |"
+    yield "|---" * (len(stops) + 1) + "|"
+    for fault in FAULTS:
+        row = [told(by_cell.get((method, stop.name, fault.name))) for stop in stops]
+        yield f"| **{fault.name}** | " + " | ".join(row) + " |"
+    yield f"\n{played} of {len(stops) * len(FAULTS)} cells were played.\n"
 
 
 def told(verdict: Verdict | None) -> str:
