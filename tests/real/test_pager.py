@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from migrator.command import kill_group
 from tests.lab.drain import Drain, lose_source, prepare, regions
 from tests.lab.lab import Lab
 
@@ -58,6 +59,21 @@ def test_a_process_that_changes_its_mappings_all_the_time(hosts: Lab) -> None:
 def test_a_lost_source_never_gives_zeros(hosts: Lab) -> None:
     losses = [lose_source(hosts, seed) for seed in range(4)]
     assert [loss.wrong for loss in losses] == [""] * 4, losses
+
+
+def test_memory_of_a_killed_process_is_lost_and_never_zeros(hosts: Lab) -> None:
+    """The page source lives on, and what it reads for must not be taken for memory that holds nothing."""
+    for way in ("tls", "python"):
+        settings = WAYS[way] | {"pager_limit_mib_s": 16.0, "reconnect_limit_s": 2.0}
+        with Drain(hosts, regions(64), settings) as drain:
+            drain.go()
+            while drain.tell_sink({"do": "progress"})["drained_bytes"] < 8 << 20:
+                pass
+            kill_group(drain.programs["owner"])
+            told = drain.wait(20)
+            assert told["event"] == "lost", (way, told)
+            assert 8 << 20 <= told["drained_bytes"] < 64 << 20, way
+            assert told["details"]["zero_bytes"] < told["drained_bytes"] / 10, way  # some are zeros at home
 
 
 def test_a_cut_of_ten_seconds_resumes(hosts: Lab) -> None:
