@@ -36,7 +36,6 @@ CELLS = (
 OTHER_CELLS = (
     ("full", "source: restore", "target daemon", {"source"}),
     ("full", "source: COMMIT", "source daemon", {"target"}),
-    ("full", "target: commit", "target shim", {"target"}),
     ("cold", "source: restore", "source daemon", {"anew on the source"}),
     ("cold", "source: COMMIT", "target daemon", {"anew on the target"}),
 )

@@ -43,7 +43,7 @@ def test_every_page_arrives_in_every_way(hosts: Lab) -> None:
 
 
 def test_a_process_that_changes_its_mappings_all_the_time(hosts: Lab) -> None:
-    for way in ("tls", "python", "plain"):
+    for way in ("tls", "python"):
         settings = WAYS[way] | {"pager_limit_mib_s": 24.0}  # so the storm meets missing pages
         with Drain(hosts, regions(64, 8), settings) as drain:
             drain.say("storm 1 4")
