@@ -319,12 +319,14 @@ class ParkedRestore(Arrival):
     def _ask(self, message: Message, timeout_s: float = CONTROL_WAIT_S) -> Message:
         if self._shim is None:
             raise ExecutionError("nothing is parked for this migration", code="not-parked")
-        try:
-            return self._shim.ask(message, timeout_s=timeout_s)
-        except ExecutionError as error:
-            if error.code != "control-lost" or not self._joined_again():
-                raise
-            return self._shim.ask(message, timeout_s=timeout_s)
+        deadline = time.monotonic() + SHIM_AGAIN_S
+        while True:  # a dying shim may take a call, too
+            try:
+                return self._shim.ask(message, timeout_s=timeout_s)
+            except ExecutionError as error:
+                late = error.code != "control-lost" or time.monotonic() > deadline
+                if late or not self._joined_again():
+                    raise
 
     def _joined_again(self) -> bool:
         """Join a shim that was started again because it was killed with the restored tree in its hands."""
