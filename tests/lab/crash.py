@@ -36,6 +36,7 @@ smart_poll_s = 3600
 
 [migrator]
 method = "{method}"
+accept_privileged = {privileged}
 reconnect_limit_s = {reconnect_limit_s}
 freeze_limit_s = 8
 park_limit_s = 30
@@ -101,7 +102,10 @@ class Cell:
                     self.lab.renew(host.name)
             clean(self.lab)
             settings = SETTINGS.format(
-                method=self._method, fallback=self._fallback, reconnect_limit_s=reconnect_limit_s
+                method=self._method,
+                privileged=str(self._method == "cold").lower(),  # else no target takes that method
+                fallback=self._fallback,
+                reconnect_limit_s=reconnect_limit_s,
             )
             self._limit_state(limited=limited)
             cluster.start(self.lab, settings)

@@ -33,13 +33,6 @@ CELLS = (
     ("source: release", "source host", {"target"}),
 )
 
-OTHER_CELLS = (
-    ("full", "source: restore", "target daemon", {"source"}),
-    ("full", "source: COMMIT", "source daemon", {"target"}),
-    ("cold", "source: restore", "source daemon", {"anew on the source"}),
-    ("cold", "source: COMMIT", "target daemon", {"anew on the target"}),
-)
-
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
@@ -54,19 +47,6 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
 
 @pytest.mark.parametrize(("stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-"))
 def test_nothing_is_lost_doubled_or_corrupted(cell: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
-    play(cell, stop, fault, outcomes)
-
-
-@pytest.mark.parametrize(
-    ("method", "stop", "fault", "outcomes"), OTHER_CELLS, ids=lambda value: str(value).replace(" ", "-")
-)
-def test_the_other_methods_hold_as_well(cell: Cell, method: str, stop: str, fault: str, outcomes: set[str]) -> None:
-    cell.use(method)
-    play(cell, stop, fault, outcomes)
-
-
-def play(cell: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
-    """Play one cell; it must end in one of these ways."""
     chosen_stop = next(item for item in STOPS if item.name == stop)
     chosen_fault = next(item for item in FAULTS if item.name == fault)
     try:
