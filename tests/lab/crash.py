@@ -36,8 +36,7 @@ smart_poll_s = 3600
 
 [migrator]
 method = "{method}"
-accept_privileged = {privileged}
-reconnect_limit_s = {reconnect_limit_s}
+{privileged}reconnect_limit_s = {reconnect_limit_s}
 freeze_limit_s = 8
 park_limit_s = 30
 fallback = "{fallback}"
@@ -103,7 +102,9 @@ class Cell:
             clean(self.lab)
             settings = SETTINGS.format(
                 method=self._method,
-                privileged=str(self._method == "cold").lower(),  # else no target takes that method
+                privileged="accept_privileged = true\n"
+                if self._method == "cold"
+                else "",  # else no target takes it
                 fallback=self._fallback,
                 reconnect_limit_s=reconnect_limit_s,
             )

@@ -94,13 +94,8 @@ def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab:
     turnstile = Turnstile(alpha, next(item for item in STOPS if item.name == "source: drain"), WAIT_S)
     move = alpha.spawn(["lifeboat", "migrate", "web", "--to", "beta"], stdout=DEVNULL, stderr=DEVNULL)
     with turnstile.hold():
-        beta.run(["lifeboat", "cordon"])
         alpha.kill()
     move.wait(WAIT_S)
-    words = ["journalctl", "--unit=lifeboatd", "--output=cat", "--no-pager"]
-    fleet.wait("it to be refused", lambda: "could not go back" in beta.run(words).output, WAIT_S)
-    assert not beta.path("/var/lib/lifeboat/lost").exists(), "nothing was touched"
-    beta.run(["lifeboat", "uncordon"])
     fleet.wait("it to go back", lambda: "done" in str(fleet.lifeboat(beta, "history")), WAIT_S)
     assert fleet.places() == {"web": ["beta"]}
     assert fleet.harms() == [], "with the memory of its checkpoint"
