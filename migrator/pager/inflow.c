@@ -64,18 +64,9 @@ struct window {
 	struct wanted wanted[BULK_UNDER_WAY];
 	int count;
 	int unpacked; /* whether the answer in `data` is to be filled in */
-	uint64_t packed_bytes, kept_bytes;
 	struct answer answer;
 	unsigned char *data, *packed; /* BULK_BYTES each */
 };
-
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec * 1e-9;
-}
 
 static int lost(void)
 {
@@ -222,17 +213,18 @@ int lifeboat_inflow_rest(struct inflow *inflow)
 	return missing;
 }
 
-static int push(void **array, size_t count, size_t *room, size_t size)
+static int owe(struct inflow *inflow, struct fault fault)
 {
-	void *at;
+	if (inflow->owed_count == inflow->owed_room) {
+		size_t room = 2 * inflow->owed_room + FAULTS_AT_ONCE;
+		struct fault *owed = realloc(inflow->owed, room * sizeof(*owed));
 
-	if (count < *room)
-		return 0;
-	at = realloc(*array, (2 * *room + 16) * size);
-	if (!at)
-		return FAILED;
-	*array = at;
-	*room = 2 * *room + 16;
+		if (!owed)
+			return FAILED;
+		inflow->owed = owed;
+		inflow->owed_room = room;
+	}
+	inflow->owed[inflow->owed_count++] = fault;
 	return 0;
 }
 
@@ -267,11 +259,8 @@ static int read_events(struct inflow *inflow, struct space *space, int keep)
 	while (!space->gone && (event = space_read_event(space, &value)) != NO_EVENT) {
 		if (event == FAILED || (event == FORKED && forked(inflow, space, (int)value)))
 			return FAILED;
-		if (event == FAULT && keep) {
-			if (push((void **)&inflow->owed, inflow->owed_count, &inflow->owed_room, sizeof(struct fault)))
-				return FAILED;
-			inflow->owed[inflow->owed_count++] = (struct fault){ space, value, now() };
-		}
+		if (event == FAULT && keep && owe(inflow, (struct fault){ space, value, lifeboat_now() }))
+			return FAILED;
 	}
 	return 0;
 }
@@ -340,12 +329,13 @@ static long places_of(struct answer *answer, const uint16_t *kinds)
 }
 
 /*
- * Receive the answer to a request for `length` bytes: NOTHING with it in `data`, or UNPACK with `*body` bytes in
- * `packed`, which unpack to `*kept`; without `packed` none may come compressed.
+ * Receive the answer to a request: NOTHING with it in `data`, or UNPACK with it in `packed`; without `packed` none may
+ * come compressed.
  */
-static int receive(struct link *link, uint64_t length, struct answer *answer, unsigned char *data,
-		   unsigned char *packed, uint64_t *body, uint64_t *kept, uint64_t *wire)
+static int receive(struct link *link, const struct wanted *wanted, struct answer *answer, unsigned char *data,
+		   unsigned char *packed)
 {
+	uint64_t length = wanted->part.end - wanted->part.start;
 	struct __attribute__((packed)) {
 		struct head head;
 		uint16_t kinds[MOST_PAGES];
@@ -362,12 +352,14 @@ static int receive(struct link *link, uint64_t length, struct answer *answer, un
 	found = places_of(answer, kinds);
 	if (found < 0 || start.head.length < words)
 		return bad_answer();
-	*body = start.head.length - words;
-	*kept = (uint64_t)found * PAGE;
-	*wire = sizeof(struct head) + start.head.length;
-	if (start.head.form == PLAIN ? *body != *kept : !packed || start.head.form != COMPRESSED || *body > BULK_BYTES)
+	answer->packed_bytes = start.head.length - words;
+	answer->kept_bytes = (uint64_t)found * PAGE;
+	answer->wire = sizeof(struct head) + start.head.length;
+	if (start.head.form == PLAIN ? answer->packed_bytes != answer->kept_bytes :
+				       !packed || start.head.form != COMPRESSED || answer->packed_bytes > BULK_BYTES)
 		return bad_answer();
-	if (*body && lifeboat_receive(link, start.head.form == PLAIN ? data : packed, *body))
+	if (answer->packed_bytes &&
+	    lifeboat_receive(link, start.head.form == PLAIN ? data : packed, answer->packed_bytes))
 		return BROKEN_LINK;
 	return start.head.form == PLAIN ? NOTHING : UNPACK;
 }
@@ -389,6 +381,8 @@ static int fill(struct inflow *inflow, const struct wanted *wanted, const struct
 	for (first = 0; first < answer->pages && !failed; first = last) {
 		last = first + LOCKED_PAGES < answer->pages ? first + LOCKED_PAGES : answer->pages;
 		(urgently ? lock_urgently : lock_patiently)(inflow);
+		if (!first)
+			inflow->counts.wire += answer->wire;
 		if (inflow->flowing)
 			failed = space_fill(wanted->space, wanted->part, answer, first, last, &inflow->counts);
 		failed = unlock_after(inflow, failed);
@@ -398,7 +392,7 @@ static int fill(struct inflow *inflow, const struct wanted *wanted, const struct
 
 static void note_latency(struct inflow *inflow, const struct fault *fault)
 {
-	double us = (now() - fault->read_at) * 1e6;
+	double us = (lifeboat_now() - fault->read_at) * 1e6;
 	int class = 0;
 
 	while (class < inflow->limit_count && inflow->limits_us[class] <= us)
@@ -460,7 +454,6 @@ static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *
 	struct fault later[FAULTS_AT_ONCE];
 	struct answer answer;
 	size_t number, count = inflow->owed_count < FAULTS_AT_ONCE ? inflow->owed_count : FAULTS_AT_ONCE;
-	uint64_t body, kept, wire;
 	int asking = 0, waiting = 0, index, code;
 
 	for (number = 0; number < count; number++) {
@@ -476,17 +469,13 @@ static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *
 		batch[asking++] = inflow->owed[number];
 	}
 	for (index = 0; index < asking; index++) {
-		code = receive(link, asked[index].part.end - asked[index].part.start, &answer, data, NULL, &body, &kept,
-			       &wire);
+		code = receive(link, asked + index, &answer, data, NULL);
 		if (!code)
 			code = fill(inflow, asked + index, &answer, 1);
 		if (code)
 			return code;
 		if (!is_answered(inflow, batch + index))
 			later[waiting++] = batch[index];
-		lock_urgently(inflow);
-		inflow->counts.wire += wire;
-		unlock(inflow);
 	}
 	memmove(inflow->owed, inflow->owed + count, (inflow->owed_count - count) * sizeof(struct fault));
 	inflow->owed_count -= count;
@@ -538,8 +527,8 @@ struct window *lifeboat_window(unsigned char *data, unsigned char *packed)
 /* Write how many bytes are to be unpacked, and to how many. */
 void lifeboat_window_packed(const struct window *window, uint64_t *sizes)
 {
-	sizes[0] = window->packed_bytes;
-	sizes[1] = window->kept_bytes;
+	sizes[0] = window->answer.packed_bytes;
+	sizes[1] = window->answer.kept_bytes;
 }
 
 static void end_request(struct inflow *inflow, struct window *window)
@@ -621,7 +610,6 @@ static int receive_held(struct inflow *inflow, struct link *link, const struct w
 int lifeboat_inflow_fetch(struct inflow *inflow, struct link *link, struct window *window)
 {
 	struct wanted *first = window->wanted;
-	uint64_t wire;
 	int code;
 
 	for (;;) {
@@ -636,17 +624,10 @@ int lifeboat_inflow_fetch(struct inflow *inflow, struct link *link, struct windo
 				end_request(inflow, window);
 				continue;
 			}
-			code = receive(link, first->part.end - first->part.start, &window->answer, window->data,
-				       window->packed, &window->packed_bytes, &window->kept_bytes, &wire);
-			if (code < 0)
+			code = receive(link, first, &window->answer, window->data, window->packed);
+			window->unpacked = code == UNPACK;
+			if (code)
 				return code;
-			lock_patiently(inflow);
-			inflow->counts.wire += wire;
-			unlock(inflow);
-			if (code == UNPACK) {
-				window->unpacked = 1;
-				return code;
-			}
 		}
 		window->unpacked = 0;
 		code = fill(inflow, first, &window->answer, 0);

@@ -3,6 +3,7 @@
 #define LIFEBOAT_NATIVE_H
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the formats are little endian; Python does it right, slower"
@@ -29,6 +30,15 @@ struct __attribute__((packed)) head {
 };
 
 struct link;
+
+/* Seconds of a clock that only goes forward. */
+static inline double lifeboat_now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec * 1e-9;
+}
 
 /* Keep a sentence about what failed, from OpenSSL's queue of errors or errno, for `lifeboat_reason`. */
 void lifeboat_note(const char *what);

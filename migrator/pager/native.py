@@ -118,25 +118,13 @@ class Native:
             self._c.lifeboat_free(self.handle)
 
 
-class Request(ctypes.Structure):
-    """A request of the sink, as in greeting.py."""
-
-    _pack_ = 1
-    _fields_ = (
-        ("kind", ctypes.c_uint32),
-        ("pid", ctypes.c_uint32),
-        ("address", ctypes.c_uint64),
-        ("length", ctypes.c_uint64),
-    )
-
-
 class Served(ctypes.Structure):
     """What was done (struct served in serve.c)."""
 
     _fields_ = (
         ("bytes", ctypes.c_uint64),  # of memory
         ("seconds", ctypes.c_double),
-        ("unusual", Request),
+        ("unusual", ctypes.c_uint8 * 24),  # a request that was not answered, as it came (greeting.REQUEST)
     )
 
 

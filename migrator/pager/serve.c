@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include "native.h"
 
-#include <time.h>
 #include <unistd.h>
 
 struct served {
@@ -13,14 +12,6 @@ struct served {
 	double seconds; /* from a request's coming to its answer's going */
 	struct request unusual; /* the request that is handed back */
 };
-
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec * 1e-9;
-}
 
 static int memory_of(const uint32_t *pids, const int *memories, int count, uint32_t pid)
 {
@@ -44,8 +35,8 @@ static int answer(struct link *link, unsigned char *area, uint64_t pages)
 }
 
 /*
- * Answer at most `most` requests on a link, and count them up in `served`. `pids` and `memories` (open /proc/PID/mem) are of `count` processes.
- * Returns 0, 1 when there is an unusual request, -1 when the link is broken.
+ * Answer at most `most` requests on a link, and count them up in `served`. `pids` and `memories` (open /proc/PID/mem)
+ * are of `count` processes. Returns 0, 1 when there is an unusual request, -1 when the link is broken.
  */
 int lifeboat_serve(struct link *link, const uint32_t *pids, const int *memories, int count, unsigned char *area,
 		   uint64_t most, struct served *served)
@@ -57,7 +48,7 @@ int lifeboat_serve(struct link *link, const uint32_t *pids, const int *memories,
 
 		if (lifeboat_receive(link, (unsigned char *)&request, sizeof(request)))
 			return -1;
-		began_at = now();
+		began_at = lifeboat_now();
 		memory = memory_of(pids, memories, count, request.pid);
 		if (request.kind != ASK_PAGES || memory < 0 || !request.length || request.length % PAGE ||
 		    request.length > MOST_PAGES * PAGE ||
@@ -67,7 +58,7 @@ int lifeboat_serve(struct link *link, const uint32_t *pids, const int *memories,
 		}
 		if (answer(link, area, request.length / PAGE))
 			return -1;
-		served->seconds += now() - began_at;
+		served->seconds += lifeboat_now() - began_at;
 		served->bytes += request.length;
 	}
 	return 0;

@@ -149,26 +149,25 @@ class LinkServer:
 
     def _serve(self, link: Link) -> None:
         bulk = self.purpose != FAULTS
+        memories = {pid: memory.descriptor for pid, memory in self._source.memory.items()}
         while True:
             compress = bulk and self._compressor is not None and self._economy.compress()
             limited = self._source.throttle.limited
             if native.BUILT and not compress and not limited:
-                request = self._serve_in_c(link, REQUESTS_AT_ONCE if bulk else FAULTS_AT_ONCE)
+                request = self._serve_in_c(link, memories, REQUESTS_AT_ONCE if bulk else FAULTS_AT_ONCE)
             else:
                 request = _receive_request(link)
             if request is not None:
                 self._answer(link, *request, compress=compress)
 
-    def _serve_in_c(self, link: Link, most: int) -> Request | None:
+    def _serve_in_c(self, link: Link, memories: dict[int, int], most: int) -> Request | None:
         """Answer so many requests the usual way; return one that cannot be answered so."""
         served = self._served
         bytes_before, seconds_before = served.bytes, served.seconds
-        memories = {pid: memory.descriptor for pid, memory in self._source.memory.items()}
         unusual = native.serve(link.handle, memories, self._area, most, served)
         if served.bytes > bytes_before:
             self._economy.learn(False, served.bytes - bytes_before, served.seconds - seconds_before)
-        request = served.unusual
-        return (request.kind, request.pid, request.address, request.length) if unusual else None
+        return REQUEST.unpack(served.unusual) if unusual else None
 
     def _answer(self, link: Link, kind: int, pid: int, address: int, length: int, *, compress: bool) -> None:
         memory = self._source.memory.get(pid)
@@ -240,5 +239,4 @@ class LinkServer:
 def _receive_request(link: Link) -> Request:
     request = memoryview(bytearray(REQUEST.size))
     link.receive(request)
-    kind, pid, address, length = REQUEST.unpack(request)
-    return kind, pid, address, length
+    return REQUEST.unpack(request)

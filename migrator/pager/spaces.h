@@ -34,6 +34,8 @@ struct wanted {
 #define NO_PLACE_BAD (-2)
 struct answer {
 	long pages;
+	uint64_t wire; /* its bytes on the link */
+	uint64_t packed_bytes, kept_bytes; /* of its contents, as they came and as they are */
 	int32_t place[MOST_PAGES];
 	const unsigned char *data;
 };

@@ -25,6 +25,7 @@ from migrator.protocol.steps import Step, next_step
 from migrator.recovery.revival import Revival, told_of
 from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
+from migrator.target.arrival import SHIM_AGAIN_S
 from migrator.target.checkpoints import Kept
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
@@ -32,7 +33,6 @@ from migrator.target.reception import Reception
 LOOK_S = 3.0
 QUIET_S = 10.0  # a source that is at work is heard more often, but for long copies
 FORGET_S = 600.0  # an ended migration still answers its source for so long
-SHIM_WAIT_S = 5.0  # one that was killed starts again
 PEER_WAIT_S = 10.0
 FALLBACK_LABEL = "lifeboat.fallback"
 NEED_REMAINS = frozenset({Standing.LOST, Standing.FALLING_BACK})
@@ -185,6 +185,6 @@ def adopted(hall: Hall, journal: Journal) -> list[Reception]:
 
 def _shim(directory: Path) -> ControlClient | None:
     try:
-        return ControlClient(directory / CONTROL, timeout_s=SHIM_WAIT_S, what="the parked podman")
+        return ControlClient(directory / CONTROL, timeout_s=SHIM_AGAIN_S, what="the parked podman")
     except LifeboatError:
         return None

@@ -52,11 +52,11 @@ class Revival:
 
         Raises `LifeboatError`; nothing was touched when this host refuses it, for then it may start elsewhere.
         """
-        self._wanted(kept)
+        wanted = self._wanted(kept)
         aside = self._hall.state / LOST / reception.proposal.migration
         aside.mkdir(parents=True, exist_ok=True, mode=0o700)
         reception.make_way(aside)
-        return self._start(kept, aside)
+        return self._start(kept, wanted, aside)
 
     def start(self, kept: Kept, *, declared_dead: bool) -> MigrationOutcome:
         """Let a container run here from its checkpoint; raises `CallAHumanError` when its source may live."""
@@ -66,7 +66,7 @@ class Revival:
                 code="not-proved",
                 hint=f"make sure that {kept.source} is dead, and stays so, before you say that it is",
             )
-        return self._start(kept, None)
+        return self._start(kept, self._wanted(kept), None)
 
     def _wanted(self, kept: Kept) -> tuple[Proposal, ParkRequest]:
         """Return what is wanted of this host, if it may be; raises `PrerequisiteError`."""
@@ -80,8 +80,8 @@ class Revival:
         )
         return proposal, self._desk.revivable(proposal, kept.request)
 
-    def _start(self, kept: Kept, aside: Path | None) -> MigrationOutcome:
-        proposal, request = self._wanted(kept)
+    def _start(self, kept: Kept, wanted: tuple[Proposal, ParkRequest], aside: Path | None) -> MigrationOutcome:
+        proposal, request = wanted
         reception = self._desk.revive(proposal)
         try:
             reception.park(request)

@@ -88,11 +88,6 @@ class Cell:
 
     # --- the stage
 
-    def use(self, method: str) -> None:
-        """Let the next migrations go by this method."""
-        self._ready = self._ready and method == self._method
-        self._method = method
-
     def prepare(self, *, limited: bool = False, reconnect_limit_s: float = RECONNECT_LIMIT_S) -> None:
         """Bring up what is not up: the hosts, the cluster, the container on the source, the watcher."""
         if not self._ready or limited != self._limited:
