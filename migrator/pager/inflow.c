@@ -42,6 +42,7 @@ struct fault {
 
 struct inflow {
 	pthread_mutex_t lock;
+	pthread_mutex_t turn; /* of the bulk's links: waiting for `lock` they would spin, for a processor others need */
 	pthread_cond_t calm; /* nobody who answers faults waits for the lock */
 	pthread_cond_t changed; /* something has come, or a request of the bulk is done */
 	int urgent; /* who waits so; changed without the lock */
@@ -120,6 +121,7 @@ struct inflow *lifeboat_inflow(const uint32_t *limits_us, int limit_count, int g
 	pthread_mutexattr_init(&kind);
 	pthread_mutexattr_setprotocol(&kind, PTHREAD_PRIO_INHERIT);
 	pthread_mutex_init(&inflow->lock, &kind);
+	pthread_mutex_init(&inflow->turn, NULL);
 	pthread_cond_init(&inflow->calm, NULL);
 	pthread_condattr_init(&clock);
 	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -372,12 +374,14 @@ static int ask(struct link *link, const struct wanted *wanted)
 	return lifeboat_send(link, (unsigned char *)&request, sizeof(request)) ? BROKEN_LINK : 0;
 }
 
-/* Fill an answer in small steps. */
+/* Fill an answer in small steps; of the bulk one at a time. */
 static int fill(struct inflow *inflow, const struct wanted *wanted, const struct answer *answer, int urgently)
 {
 	long first, last;
 	int failed = 0;
 
+	if (!urgently)
+		pthread_mutex_lock(&inflow->turn);
 	for (first = 0; first < answer->pages && !failed; first = last) {
 		last = first + LOCKED_PAGES < answer->pages ? first + LOCKED_PAGES : answer->pages;
 		(urgently ? lock_urgently : lock_patiently)(inflow);
@@ -387,6 +391,8 @@ static int fill(struct inflow *inflow, const struct wanted *wanted, const struct
 			failed = space_fill(wanted->space, wanted->part, answer, first, last, &inflow->counts);
 		failed = unlock_after(inflow, failed);
 	}
+	if (!urgently)
+		pthread_mutex_unlock(&inflow->turn);
 	return failed;
 }
 
