@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from migrator.errors import ExecutionError
+from migrator.errors import CommandError, ExecutionError
 from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.lab import Lab
@@ -53,13 +53,22 @@ class Moves:
         clean(self._lab)
 
     def move(self, *, watched: bool = False, measured: bool = False) -> dict[str, Any]:
-        """Move the container to the other host; return what that took."""
+        """Move the container to the other host; return what that took, or `unfinished_s` when it took too long."""
         self._scene.ask("faults")
         if watched:
             self._scene.start_client()
         sampler = Sampler(list(self._lab.hosts.values())) if measured else None
         argv = ["lifeboat", "migrate", CONTAINER, "--to", self._there.name]
-        moved = self._here.run(argv, timeout_s=MOVE_TIMEOUT_S, check=False)
+        try:
+            moved = self._here.run(argv, timeout_s=MOVE_TIMEOUT_S, check=False)
+        except CommandError as error:
+            if error.code != "command-timeout":
+                raise
+            print(
+                f"  {self._pager} {self._mode} {self._memory_mib} MiB: not done after {MOVE_TIMEOUT_S} s",
+                flush=True,
+            )
+            return {"unfinished_s": MOVE_TIMEOUT_S}
         if moved.status != 0:
             raise ExecutionError(f"the migration failed: {moved.errors}", code="bench-migration")
         outcome = self._scene.lifeboat(self._here, "history")[0]

@@ -12,12 +12,21 @@ from tests.lab.lab import Lab
 
 PORT = 7600
 CHUNK_BYTES = 1 << 20
+KINDS = {
+    "tcp": "one TCP stream, Python",
+    "tcp, kept": "the same, kept in new memory",
+    "tls": "one TLS stream, Python",
+    "tls, kept": "the same, kept in new memory",
+}
+"""What is sent: thrown away, or put where a container's memory has to be put, into pages nobody had before."""
 
 PROGRAM = f"""\
-import json, socket, ssl, sys, time
-role, address, tls, mib = sys.argv[1], sys.argv[2], sys.argv[3] == "tls", int(sys.argv[4])
+import json, mmap, socket, ssl, sys, time
+role, address, kind, mib = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+tls, kept = kind.startswith("tls"), kind.endswith("kept")
 pki = "/etc/lifeboat/pki/"
 buffer = memoryview(bytearray({CHUNK_BYTES}))
+memory = memoryview(mmap.mmap(-1, mib << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) if kept else None
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if role == "send" else ssl.PROTOCOL_TLS_SERVER)
 context.load_verify_locations(pki + "ca.crt")
 context.load_cert_chain(pki + "host.pem")
@@ -27,7 +36,7 @@ if role == "receive":
         link, _ = listener.accept()
     link = context.wrap_socket(link, server_side=True) if tls else link
     began, count = time.monotonic(), 0
-    while got := link.recv_into(buffer):
+    while got := link.recv_into(memory[count:count + {CHUNK_BYTES}] if kept and count < len(memory) else buffer):
         count += got
     print(json.dumps({{"bytes": count, "seconds": time.monotonic() - began}}))
 else:
@@ -42,9 +51,9 @@ else:
 
 
 def stream_rates(lab: Lab, mib: int, runs: int) -> dict[str, float]:
-    """Return the median rates of one stream (10^6 bytes per second), plain and by Python's TLS."""
+    """Return the median rates of one stream (10^6 bytes per second), by KINDS."""
     drain.prepare(lab)
-    return {kind: median(_rate(lab, kind, mib) for _ in range(runs)) for kind in ("tcp", "tls")}
+    return {kind: median(_rate(lab, kind, mib) for _ in range(runs)) for kind in KINDS}
 
 
 def _rate(lab: Lab, kind: str, mib: int) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
+from tests.bench._pager_streams import KINDS
 from tests.lab.settings import CHECKOUT
 
 RESULTS = CHECKOUT / "docs/bench-pager.json"
@@ -20,22 +21,22 @@ def load() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def save(results: dict[str, Any]) -> None:
-    """Keep the results and make the page of them."""
-    results["machine"] = {"kernel": platform.release(), "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+def save(results: dict[str, Any], part: str) -> None:
+    """Keep the results, of which this part is new, and make the page of them."""
+    results["kernel"] = platform.release()
+    results.setdefault("at", {})[part] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(markdown(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the page."""
-    machine = results.get("machine", {})
     lines = [
         "# The pager, measured",
         "",
         "Made by `./run bench pager`; do not edit. Both hosts, the container, the client and both ends of every "
         "link share one virtual machine with two processors: a figure is what two busy cores do, not a network. "
-        f"Linux {machine.get('kernel', '?')}, {machine.get('at', '?')}.",
+        f"Linux {results.get('kernel', '?')}.",
         "",
     ]
     for part in (_streams, _drains, _freezes, _memory):
@@ -51,25 +52,31 @@ def rate(run: dict[str, Any]) -> float:
 def _streams(results: dict[str, Any]) -> list[str]:
     if not (found := results.get("streams")):
         return []
-    rows = [(f"one {kind.upper()} stream, Python", f"{speed:.0f}") for kind, speed in found.items()]
-    return _table("Streams between the same two hosts", ("", "MB/s"), rows)
+    rows = [(KINDS[kind], f"{speed:.0f}") for kind, speed in found.items()]
+    return _table("Streams between the same two hosts", ("", "MB/s"), rows, _at(results, "streams"))
 
 
 def _drains(results: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for mode in ("idle", "busy"):
         rows = []
-        for pager, found in results.get(f"drain-{mode}", {}).items():
-            runs = found["runs"]
-            row = [pager, str(found["memory_mib"]), str(len(runs)), f"{median(map(rate, runs)):.0f}"]
-            if mode == "busy":
-                row += [_middle(run[key] for run in runs) for key in ("median_us", "p99_us", "faults")]
-            rows.append(row)
+        for pager, sizes in results.get(f"drain-{mode}", {}).items():
+            rows += [[pager, *_drain_row(int(mib), runs, mode)] for mib, runs in sizes.items()]
         head = ["pager", "MiB", "runs", "MB/s (median)"]
         head += ["fault, median us", "fault, 99 % us", "faults"] if mode == "busy" else []
         if rows:
-            lines += _table(f"Drain, {mode} container", head, rows)
+            lines += _table(f"Drain, {mode} container", head, rows, _at(results, f"drain-{mode}"))
     return lines
+
+
+def _drain_row(mib: int, runs: list[dict[str, Any]], mode: str) -> list[str]:
+    if limit_s := runs[-1].get("unfinished_s"):
+        row = [str(mib), str(len(runs)), f"< {mib * 1.048576 / limit_s:.0f} (not done after {limit_s} s)"]
+        return row + (["-"] * 3 if mode == "busy" else [])
+    row = [str(mib), str(len(runs)), f"{median(map(rate, runs)):.0f}"]
+    return row + (
+        [_middle(run[key] for run in runs) for key in ("median_us", "p99_us", "faults")] if mode == "busy" else []
+    )
 
 
 def _freezes(results: dict[str, Any]) -> list[str]:
@@ -80,7 +87,9 @@ def _freezes(results: dict[str, Any]) -> list[str]:
     ]
     if not rows:
         return []
-    lines = _table("What a client waits at most", ("MiB", "runs", "median ms", "worst ms"), rows)
+    lines = _table(
+        "What a client waits at most", ("MiB", "runs", "median ms", "worst ms"), rows, _at(results, "freeze")
+    )
     if len(found) > 1:
         small, large = min(found), max(found)
         growth = (median(found[large]) - median(found[small])) / ((large - small) / 1024)
@@ -94,7 +103,7 @@ def _memory(results: dict[str, Any]) -> list[str]:
         for size, found in sorted(results.get("memory", {}).items(), key=lambda item: int(item[0]))
     ]
     title = "Peak memory of our own programs"
-    return _table(title, ("container MiB", "source MiB", "sink MiB"), rows) if rows else []
+    return _table(title, ("container MiB", "source MiB", "sink MiB"), rows, _at(results, "memory")) if rows else []
 
 
 def _middle(values: Iterable[float | None]) -> str:
@@ -102,7 +111,11 @@ def _middle(values: Iterable[float | None]) -> str:
     return f"{median(known):.0f}" if known else "-"
 
 
-def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+def _at(results: dict[str, Any], part: str) -> str:
+    return str(results.get("at", {}).get(part, "?"))
+
+
+def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]], at: str) -> list[str]:
     columns = list(head)
-    lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines = [f"## {title}", "", f"{at}.", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]

@@ -105,3 +105,31 @@ def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab:
     assert (aside / "volume:web/new").read_text() == "three", "what was written since is kept"
     assert (aside / "layer").is_dir()
     assert "goes back to its checkpoint" in str(fleet.lifeboat(beta, "history"))
+
+
+def test_a_host_that_takes_none_starts_none_from_its_checkpoint(lab: Lab) -> None:
+    alpha, beta = lab.host("alpha"), lab.host("beta")
+    fleet = suspects(lab, 'checkpoint_s = 600\n[migrator]\nreconnect_limit_s = 3\nfallback = "checkpoint"\n')
+    fleet.fill(alpha, [Box("web", 1, 64, volume=True)])
+    alpha.write(f"{VOLUME}/old", "one")
+    signals.set_drive(alpha, SUSPECT)
+    fleet.wait("a checkpoint", lambda: kept_at(fleet) > 0, WAIT_S)
+    alpha.write(f"{VOLUME}/old", "two")
+    turnstile = Turnstile(alpha, next(item for item in STOPS if item.name == "source: drain"), WAIT_S)
+    move = alpha.spawn(["lifeboat", "migrate", "web", "--to", "beta"], stdout=DEVNULL, stderr=DEVNULL)
+    with turnstile.hold():
+        beta.run(["lifeboat", "cordon"])
+        alpha.kill()
+    move.wait(WAIT_S)
+
+    def said() -> str:
+        return beta.run(["journalctl", "--unit=lifeboatd", "--output=cat", "--no-pager"]).output
+
+    fleet.wait("a human to be called", lambda: "could not go back" in said(), WAIT_S)
+    assert "beta takes no container: it is cordoned" in said()
+    assert beta.read(f"{VOLUME}/old") == "two", "nothing was touched"
+    beta.run(["lifeboat", "uncordon"])
+    fleet.wait("it to go back", lambda: "done" in str(fleet.lifeboat(beta, "history")), WAIT_S)
+    assert fleet.harms() == [], "with the memory of its checkpoint"
+    assert beta.read(f"{VOLUME}/old") == "one"
+    assert said().count("could not go back") == 1, "it is told once"

@@ -1,8 +1,9 @@
 """The whole crash matrix: every line of the journals with every fault. Writes docs/failures.md.
 
-`./run soak matrix [--method METHOD] [--stop WORD] [--fault WORD] [--write] [--results FILE]`: the words choose
-stops and faults by a part of their names; with `--write` the table of what was seen, now and in FILE before, goes
-to docs/failures.md. Cells that are in FILE already are not played again.
+`./run soak matrix [--method METHOD] [--stop WORD] [--fault WORD] [--again] [--seconds N]`: the words choose stops
+and faults by a part of their names. What was seen is added to docs/failures.jsonl, and docs/failures.md is made of
+that; cells that are in it already are not played again, unless you say `--again`. Several methods may be played at
+once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from tests.lab.lab import Lab
 from tests.lab.settings import CHECKOUT
 from tests.lab.stops import STOPS, Stop
 
+RESULTS = CHECKOUT / "docs/failures.jsonl"
 DOCUMENT = CHECKOUT / "docs/failures.md"
 METHODS = ("lazy", "full", "cold")
 HEAD = """\
-<!-- Made by ./run soak matrix --write; do not edit. -->
+<!-- Made by ./run soak matrix; do not edit. -->
 # What happens when something fails
 
 Each cell is one real migration of a container with `--restart=always` that writes rows to
@@ -55,39 +57,32 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--method", default="lazy", choices=METHODS)
     parser.add_argument("--stop", default="", help="only stops whose name has this word")
     parser.add_argument("--fault", default="", help="only faults whose name has this word")
-    parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON a line; grows")
-    parser.add_argument("--write", action="store_true", help="write docs/failures.md")
+    parser.add_argument("--again", action="store_true", help="also cells that were played before")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
     arguments = parser.parse_args(argv)
-    verdicts = read(arguments.results)
+    known = set() if arguments.again else {key(item) for item in read()}
+    played = []
     deadline = time.monotonic() + arguments.seconds
-    with tempfile.TemporaryDirectory() as directory, Lab(2, name="matrix") as lab:
+    with tempfile.TemporaryDirectory() as directory, Lab(2, name=f"matrix-{arguments.method}") as lab:
         cell = Cell(lab, Path(directory), method=arguments.method)
-        for stop, fault in cells(arguments.method):
-            known = any(key(item) == (arguments.method, stop.name, fault.name) for item in verdicts)
-            if arguments.stop not in stop.name or arguments.fault not in fault.name or known:
+        for stop, fault in cells():
+            chosen = arguments.stop in stop.name and arguments.fault in fault.name
+            if not chosen or (arguments.method, stop.name, fault.name) in known:
                 continue
             if time.monotonic() > deadline:
                 break
-            verdicts.append(play(cell, stop, fault, arguments.results))
-    if arguments.write:
-        DOCUMENT.write_text(document(verdicts))
-    bad = [item for item in verdicts if item.wrong]
-    print(f"{len(verdicts)} cells, {len(bad)} of them wrong")
+            played.append(play(cell, stop, fault))
+    DOCUMENT.write_text(document(read()))
+    bad = [item for item in played if item.wrong]
+    print(f"{len(played)} cells, {len(bad)} of them wrong")
     return 1 if bad else 0
 
 
-def stops_of(method: str) -> tuple[Stop, ...]:
-    """Return the lines a migration by this method writes."""
-    return STOPS if method == "lazy" else tuple(stop for stop in STOPS if stop.phase != "drain")
-
-
-def cells(method: str) -> Iterator[tuple[Stop, Fault]]:
+def cells() -> Iterator[tuple[Stop, Fault]]:
     """Yield all cells, slantwise: however early it is ended, every stop and every fault has had its turn."""
-    stops = stops_of(method)
-    for shift in range(len(stops)):
+    for shift in range(len(STOPS)):
         for number, fault in enumerate(FAULTS):
-            yield stops[(number + shift) % len(stops)], fault
+            yield STOPS[(number + shift) % len(STOPS)], fault
 
 
 def key(verdict: Verdict) -> tuple[str, str, str]:
@@ -95,7 +90,7 @@ def key(verdict: Verdict) -> tuple[str, str, str]:
     return verdict.method, verdict.stop, verdict.fault
 
 
-def play(cell: Cell, stop: Stop, fault: Fault, results: Path | None) -> Verdict:
+def play(cell: Cell, stop: Stop, fault: Fault) -> Verdict:
     """Play one cell and tell."""
     began = time.monotonic()
     verdict = cell.run(stop, fault)
@@ -105,17 +100,16 @@ def play(cell: Cell, stop: Stop, fault: Fault, results: Path | None) -> Verdict:
         f"{verdict.stop:<26} {verdict.fault:<30} {verdict.outcome:<20} {took} {verdict.wrong or ''} {verdict.said}"
     )
     sys.stdout.flush()
-    if results is not None:
-        with results.open("a") as file:
-            file.write(json.dumps(asdict(verdict)) + "\n")
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(asdict(verdict)) + "\n")
     return verdict
 
 
-def read(results: Path | None) -> list[Verdict]:
-    """Return the verdicts of earlier runs; the last one of a cell counts."""
-    if results is None or not results.exists():
+def read() -> list[Verdict]:
+    """Return all that was ever seen; the last verdict of a cell counts."""
+    if not RESULTS.exists():
         return []
-    found = [Verdict(**json.loads(line)) for line in results.read_text().splitlines()]
+    found = [Verdict(**json.loads(line)) for line in RESULTS.read_text().splitlines()]
     return list({key(item): item for item in found}.values())
 
 
@@ -140,14 +134,13 @@ def document(verdicts: Iterable[Verdict]) -> str:
 
 def table(method: str, by_cell: Mapping[tuple[str, str, str], Verdict], played: int) -> Iterator[str]:
     """Yield the lines of one method's table."""
-    stops = stops_of(method)
     yield f"## {method.capitalize()}\n"
-    yield "| killed or broken | " + " | ".join(stop.name for stop in stops) + " |"
-    yield "|---" * (len(stops) + 1) + "|"
+    yield "| killed or broken | " + " | ".join(stop.name for stop in STOPS) + " |"
+    yield "|---" * (len(STOPS) + 1) + "|"
     for fault in FAULTS:
-        row = [told(by_cell.get((method, stop.name, fault.name))) for stop in stops]
+        row = [told(by_cell.get((method, stop.name, fault.name))) for stop in STOPS]
         yield f"| **{fault.name}** | " + " | ".join(row) + " |"
-    yield f"\n{played} of {len(stops) * len(FAULTS)} cells were played.\n"
+    yield f"\n{played} of {len(STOPS) * len(FAULTS)} cells were played.\n"
 
 
 def told(verdict: Verdict | None) -> str:
