@@ -115,10 +115,14 @@ def test_a_host_that_takes_none_starts_none_from_its_checkpoint(lab: Lab) -> Non
     signals.set_drive(alpha, SUSPECT)
     fleet.wait("a checkpoint", lambda: kept_at(fleet) > 0, WAIT_S)
     alpha.write(f"{VOLUME}/old", "two")
-    turnstile = Turnstile(alpha, next(item for item in STOPS if item.name == "source: drain"), WAIT_S)
+    parked, drain = (
+        Turnstile(alpha, next(item for item in STOPS if item.name == name), WAIT_S)
+        for name in ("source: parked", "source: drain")
+    )
     move = alpha.spawn(["lifeboat", "migrate", "web", "--to", "beta"], stdout=DEVNULL, stderr=DEVNULL)
-    with turnstile.hold():
+    with parked.hold():
         beta.run(["lifeboat", "cordon"])
+    with drain.hold():
         alpha.kill()
     move.wait(WAIT_S)
 
