@@ -2,7 +2,8 @@
 
 A closed userfaultfd turns missing pages into zeros, and the container would go on with them. The guard is a child
 forked when the sink starts; it does nothing but hold what it is given. When the sink dies without a word, it
-freezes the tree, and keeps everything open until the tree is dead.
+freezes the tree, and keeps everything open until the tree is dead. It has a name of its own, so that whoever ends
+the sink by its name or command line does not end both.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ HOLD, TREE, GOODBYE = b"h", b"t", b"g"
 MESSAGE_BYTES = 32
 NOWHERE = 4096  # an address no process has mapped (vm.mmap_min_addr), to ask whether there is a process
 LOOK_S = 0.2
+NAME = b"lifeboat-guard"
+ARGUMENTS = slice(45, 47)  # arg_start and arg_end in /proc/PID/stat behind the name (proc_pid_stat(5), 48 and 49)
 LAST_TO_BE_KILLED = "-1000"  # oom_score_adj(5)
 
 
@@ -86,6 +89,7 @@ class _Held:
         """Hold until the goodbye, or until the tree of a dead sink is dead; never returns."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(OSError):
+            _call_itself(NAME)
             Path("/proc/self/oom_score_adj").write_text(LAST_TO_BE_KILLED)
         try:
             if not self._dismissed():
@@ -110,6 +114,15 @@ class _Held:
         if self._pid:
             with suppress(LifeboatError, OSError):
                 Cgroup.of_process(self._pid).ask_to_freeze()
+
+
+def _call_itself(name: bytes) -> None:
+    """Be known by another name and command line; a longer command line than it had has no room."""
+    Path("/proc/self/comm").write_bytes(name)
+    start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[ARGUMENTS])
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(start)
+        memory.write(name[: end - start - 1].ljust(end - start, b"\0"))
 
 
 def _is_alive(descriptor: int) -> bool:

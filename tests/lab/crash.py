@@ -175,9 +175,9 @@ class Cell:
                 found += [int(line) for line in file.read_text().split()]
         return [pid for pid in found if word in _command_line(pid) or word == _name(pid)]
 
-    def kill(self, host: Host, word: str) -> None:
-        """Kill those processes at once."""
-        for pid in self.processes(host, word):
+    def kill(self, host: Host, *words: str) -> None:
+        """Kill those processes at once, those of the first word first."""
+        for pid in [pid for word in words for pid in self.processes(host, word)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -376,7 +376,8 @@ def leftovers(host: Host) -> list[str]:
     mounts = host.run(["sh", "-c", "grep -c -E 'criu-root|/merged ' /proc/self/mountinfo || true"]).output.strip()
     if int(mounts) > len(running.split()):
         found.append(f"{mounts} mounts for {len(running.split())} containers")
-    if processes := host.run(["sh", "-c", "pgrep -a -f 'migrator[.]|criu (dump|restore)' || true"]).output:
+    ours = "pgrep -a -f 'migrator[.]|lifeboat[-]guard|criu (dump|restore)' || true"
+    if processes := host.run(["sh", "-c", ours]).output:
         found.append(f"processes {processes.splitlines()[:3]}")
     return found
 
@@ -384,6 +385,7 @@ def leftovers(host: Host) -> list[str]:
 # --- the faults -----------------------------------------------------------------------------------------
 
 DAEMON = "/usr/sbin/lifeboatd"
+GUARD = "lifeboat-guard"
 
 
 def _kill_host(host: Callable[[Cell], Host]) -> Callable[[Cell], None]:
@@ -438,6 +440,7 @@ FAULTS = (
     Fault("source shim", lambda cell: cell.kill(cell.source, "migrator.shim")),
     Fault("target shim", lambda cell: cell.kill(cell.target, "migrator.shim")),
     Fault("page sink", lambda cell: cell.kill(cell.target, "migrator.pager")),
+    Fault("page sink and guard", lambda cell: cell.kill(cell.target, GUARD, "migrator.pager")),
     Fault("CRIU", lambda cell: cell.kill_criu()),
     Fault("source host", _kill_host(lambda cell: cell.source), _boot(lambda cell: cell.source)),
     Fault("target host", _kill_host(lambda cell: cell.target), _boot(lambda cell: cell.target)),

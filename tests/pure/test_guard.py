@@ -10,11 +10,12 @@ import signal
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from migrator.pager import userfault
-from migrator.pager.guard import Guard
+from migrator.pager.guard import NAME, Guard
 
 UFFDIO_API, UFFD_API = 0xC018AA3F, 0xAA
 UFFDIO_REGISTER, MODE_MISSING = 0xC020AA00, 1
@@ -87,6 +88,8 @@ def test_with_a_guard_the_page_stays_missing_until_the_tree_is_dead() -> None:
         assert os.waitpid(pid, os.WNOHANG) == (0, 0)
         time.sleep(0.02)
     assert not gone(guard)
+    assert Path(f"/proc/{guard}/cmdline").read_bytes().rstrip(b"\0") == NAME, "not to be killed by the sink's name"
+    assert Path(f"/proc/{guard}/comm").read_bytes().strip() == NAME
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     deadline = time.monotonic() + 10
