@@ -29,8 +29,11 @@ PROGRAMS = ("migrator.pager", "migrator.shim")
 class Moves:
     """Two daemons and a container."""
 
-    def __init__(self, lab: Lab, directory: Path, pager: str, memory_mib: int, mode: str) -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, pager: str, memory_mib: int, mode: str, *, hollow_mib: int = 0
+    ) -> None:
         self._lab, self._pager, self._memory_mib, self._mode = lab, pager, memory_mib, mode
+        self._options = ("--mode", mode, "--hollow", str(hollow_mib))
         self._scene = Scene(lab, directory)
         self._here, self._there = self._scene.source, self._scene.target
 
@@ -43,7 +46,7 @@ class Moves:
         for host in self._lab.hosts.values():
             host.write("/etc/lifeboat/lifeboat.toml", settings)
             host.run(["systemctl", "restart", "lifeboatd"])
-        scene.start_container(self._memory_mib, "--mode", self._mode)
+        scene.start_container(self._memory_mib, *self._options)
         return self
 
     def __exit__(

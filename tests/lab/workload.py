@@ -2,7 +2,8 @@
 
 Runs in a container with nothing but Python: `python3 workload.py --memory MIB [--port 7000] [--mode MODE]`. In
 mode `check` it looks at random pages and rewrites some, with pauses; in mode `busy` it touches random pages without
-any, and takes the time of those the kernel had to make it wait for; in mode `idle` it does nothing. One
+any, and takes the time of those the kernel had to make it wait for; in mode `idle` it does nothing. With `--hollow`
+MIB it has as much memory again that it has read but never written: it takes no room, and has to stay zeros. One
 request is one line, one answer is one line of JSON:
 
     count    {"count": requests so far, "boot": id of this run, "checked": pages checked, "wrong": wrong ones}
@@ -40,7 +41,8 @@ WRITE_SHARE = 0.25
 class Memory:
     """Anonymous private memory; page N holds N, a generation and a pattern made of both."""
 
-    def __init__(self, mib: int) -> None:
+    def __init__(self, mib: int, hollow_mib: int = 0) -> None:
+        self.hollow = mmap.mmap(-1, max(hollow_mib << 20, PAGE_BYTES), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.pages = mib * 1024 * 1024 // PAGE_BYTES
         self.area = mmap.mmap(-1, max(self.pages, 1) * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.lock = threading.Lock()
@@ -49,6 +51,7 @@ class Memory:
         self.waits_ns: list[int] = []
         for number in range(self.pages):
             self.fill(number, 0)
+        self.verify_hollow()
 
     def fill(self, number: int, generation: int) -> None:
         """Write a page."""
@@ -71,7 +74,12 @@ class Memory:
         for number in range(self.pages):
             with self.lock:
                 wrong += not self.check(number)
-        return wrong
+        return wrong + self.verify_hollow()
+
+    def verify_hollow(self) -> int:
+        """Read every page that was never written; return how many do not begin with a zero."""
+        firsts = self.hollow[::PAGE_BYTES]
+        return len(firsts) - firsts.count(0)
 
     def touch_for_ever(self) -> None:
         """Check random pages and rewrite some of them, for as long as the process lives."""
@@ -177,11 +185,12 @@ def main() -> None:
     """Fill the memory, then serve until somebody says stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory", type=int, default=64, help="MiB")
+    parser.add_argument("--hollow", type=int, default=0, help="MiB that are read and never written")
     parser.add_argument("--port", type=int, default=7000)
     parser.add_argument("--database", default="/tmp/rows.db", help="an SQLite file")
     parser.add_argument("--mode", choices=["check", "busy", "idle"], default="check")
     arguments = parser.parse_args()
-    memory = Memory(arguments.memory)
+    memory = Memory(arguments.memory, arguments.hollow)
     server = Server(arguments.port, memory, arguments.database)
     deeds = {"check": memory.touch_for_ever, "busy": memory.touch_without_pause}
     if arguments.mode in deeds:
