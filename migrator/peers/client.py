@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from migrator.errors import ExecutionError, PeerError, PrerequisiteError
 from migrator.model import HostFacts, Value
 from migrator.peers.identity import RollFile
+from migrator.peers.reach import Reach
 from migrator.peers.roll import Peer
 from migrator.peers.tls import OWN, check_called
 from migrator.words import printable
@@ -60,6 +61,10 @@ class PeerClient:
         self._pki = pki
         self._roll = RollFile(pki.parent)
         self._pools = threading.local()
+
+    def reach(self) -> Reach:
+        """Return what notices that it cannot be reached any more."""
+        return Reach(self.name, self.address, self._port)
 
     def facts(self, timeout_s: float = 20.0) -> HostFacts:
         """Return what the peer tells about itself."""

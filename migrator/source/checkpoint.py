@@ -15,7 +15,7 @@ from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import MigrationOutcome, Phase
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Keep, ParkRequest, Staged
-from migrator.source.migration import CONTROL_WAIT_S, REQUEST_WAIT_S, SourceMigration, finish
+from migrator.source.migration import CONTROL_WAIT_S, REQUEST_WAIT_S, SourceMigration
 from migrator.storage import image
 
 ASIDE = "lifeboat-checkpoint"  # beside podman's own directory of images, which podman removes
@@ -65,9 +65,10 @@ class Checkpoint(SourceMigration):
 
     def _dump(self) -> Path:
         """Freeze, and return where the images are when files and memory are of one moment."""
-        _, copies = self._freeze()
-        written = self.holding.written()
-        finish(copies)
+        with self._target.reach() as self._reach:
+            _, copies = self._freeze()
+            written = self.holding.written()
+            self._finish(copies)
         self.holding.check_silent()
         aside = written.with_name(ASIDE)
         shutil.rmtree(aside, ignore_errors=True)

@@ -10,6 +10,7 @@ import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from typing import TypeVar
 
 from migrator.container.settle import start_missed
 from migrator.errors import ExecutionError, LifeboatError
@@ -40,6 +41,8 @@ CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
 LOOK_S = 0.1  # how soon it is noticed that what holds a frozen container has died
 STALE_S = 5.0  # files copied longer ago than this are compared once more before the freeze has to
+
+Result = TypeVar("Result")
 
 
 class Journey(Value):
@@ -75,6 +78,7 @@ class SourceMigration:
         self._place = place or Place()
         self._turn = ExitStack()  # places in line, given back when the migration ends, however it does
         self._freeze_turn = ExitStack()
+        self._reach = target.reach()
         self._waited_s = 0.0
         self._parked_s = 0.0
         self._id = migration
@@ -226,18 +230,19 @@ class SourceMigration:
 
         Nothing waits here that need not: files, images and the journal go side by side.
         """
-        workers, copies = self._freeze()
-        body = self.holding.images(self._destination)
-        journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
-        finish(copies)
-        path = f"/v1/migrations/{self._id}/restore"
-        self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
+        with self._target.reach() as self._reach:
+            workers, copies = self._freeze()
+            body = self._wait_for(workers.submit(self.holding.images, self._destination))
+            journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
+            self._finish(copies)
+            path = f"/v1/migrations/{self._id}/restore"
+            self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
         journalled.result()
         self.holding.check_silent()
         workers.shutdown()
 
     def _freeze(self) -> tuple[ThreadPoolExecutor, list[Future[bool]]]:
-        """Freeze it, and begin the last copies of its files: `finish` waits for them."""
+        """Freeze it, and begin the last copies of its files: `_finish` waits for them."""
         self._timeline.enter(Phase.FREEZE)
         workers = ThreadPoolExecutor(max_workers=4)
         # What fails must not wait for a copy.
@@ -246,12 +251,20 @@ class SourceMigration:
         self._timeline.began(self._frozen_at)
         return workers, [workers.submit(self._copy_last, tree) for tree in self._trees]
 
-    def _wait_for(self, restoring: Future[Report]) -> None:
-        """Wait for the target, but not when what holds the container has died: then it has to be thawed at once."""
-        while wait([restoring], timeout=LOOK_S).not_done:
+    def _wait_for(self, work: Future[Result]) -> Result:
+        """Wait while it stands still, but not for a peer out of reach, nor when what holds it here has died.
+
+        Then it has to be given back at once; what still works for it ends by itself.
+        """
+        while wait([work], timeout=LOOK_S).not_done:
             if self.holding.gone:
                 raise ExecutionError("what holds the container here has died", code="shim-gone")
-        restoring.result()
+            self._reach.check()
+        return work.result()
+
+    def _finish(self, copies: list[Future[bool]]) -> None:
+        for copy in copies:
+            self._wait_for(copy)
 
     def _copy_last(self, tree: Tree) -> bool:
         limit_s = self._shared.settings.freeze_limit_s
@@ -314,9 +327,3 @@ class SourceMigration:
             drained_bytes=report.drained_bytes if report else None,
             drain=report.drain if report else None,
         )
-
-
-def finish(copies: list[Future[bool]]) -> None:
-    """Wait for the last copies; raise what the first failed one raised."""
-    for copy in copies:
-        copy.result()

@@ -22,6 +22,7 @@ CELLS = (
     ("source: freeze", "source daemon", {"source"}),
     ("source: restore", "source shim", {"source"}),
     ("source: restore", "target host", {"source"}),
+    ("source: restore", "network between them, 20 s", {"source"}),
     ("source: COMMIT", "source daemon", {"target"}),
     ("source: COMMIT", "target daemon", {"target"}),
     ("source: COMMIT", "target shim", {"target"}),
