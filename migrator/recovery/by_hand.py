@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from migrator.container.settle import start_anew
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase, Value
 from migrator.peers.membership import PeerDirectory
@@ -115,7 +116,7 @@ class Settlement:
         recovery.migration.holding.resume()
         tombstone.lift(self._shared.state, container)
         if not frozen:
-            podman.start(container.id)
+            start_anew(container.name)
         how = "with the memory of the switchover" if frozen else "anew from its files, for its memory was lost"
         error = ExecutionError(f"a human let it run here again, {how}", code="resumed")
         return recovery.migration.end(Phase.ABORTED, error)

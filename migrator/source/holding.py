@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 
+from migrator.container.settle import start_anew
 from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, Transport
@@ -311,9 +312,9 @@ class StoppedContainer(Holding):
         """There is nothing to adopt."""
 
     def give_back(self) -> None:
-        """See `Holding.give_back`."""
+        """See `Holding.give_back`; started again, its addresses live at other hardware addresses."""
         tombstone.lift(self._shared.state, self._container)
-        podman.start(self._container.id)
+        start_anew(self._container.name)
 
     def look_after(self) -> None:
         """There is nothing to look after."""

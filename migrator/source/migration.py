@@ -10,9 +10,10 @@ import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TypeVar
 
-from migrator.container.settle import start_missed
+from migrator.container.settle import start_anew, start_missed
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
@@ -301,7 +302,7 @@ class SourceMigration:
     def _make_up_for_ban(self) -> None:
         """It ended while nothing might start it, by itself or with this host; do what would have been done then."""
         try:
-            start_missed(self._container)
+            start_anew(self._container.name, partial(start_missed, self._container))
         except LifeboatError as error:
             self._timeline.tell(f"the container could not be started again: {error}")
 
