@@ -53,7 +53,8 @@ def next_step(
     tree is here; it is not when this host was down meanwhile, and then a human may have resumed the source's.
     `opened`: the container may have spoken here. While it has not, a source that answers has lost nothing.
     """
-    if told is not None and told.resumed and standing not in OVER:
+    promised = standing is Standing.YIELDED  # and not cleared away yet: its daemon died in between
+    if promised or (told is not None and told.resumed and standing not in OVER):
         return Step.YIELD
     if own is Decision.ABORT:
         return Step.ABORT

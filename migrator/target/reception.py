@@ -286,7 +286,7 @@ class Reception:
             reply = answer_yield(standing, self.record.decision, self.record.fate)
             if reply is Reply.REFUSE:
                 raise ExecutionError(f"this migration is {standing} here: it runs here", code="runs-here")
-            if reply is Reply.AGAIN:
+            if reply is Reply.AGAIN and (self.ended or self.record.fate is None):
                 return
             if self.record.decision is None:
                 self.abort("a human resumes it at the source")

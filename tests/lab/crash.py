@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrator.errors import LifeboatError
+from migrator.errors import ExecutionError, LifeboatError
 from tests.lab import cluster
 from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
 from tests.lab.settings import CHECKOUT
-from tests.lab.stops import Stop, Turnstile
+from tests.lab.stops import STOPS, Stop, Turnstile
 from tests.lab.traffic import PORT, ask
 
 CONTAINER, ADDRESS = "web", "10.77.0.130"
@@ -43,6 +43,7 @@ fallback = "{fallback}"
 """
 RECONNECT_LIMIT_S = 6
 STATE_MIB = 24
+ROLLBACK = "rollback"  # a lazy migration that was lost after its commit, and a human who lets it run where it was
 STOP_LIMIT_S = 60.0
 REST_LIMIT_S = 120.0
 
@@ -96,7 +97,7 @@ class Cell:
                     self.lab.renew(host.name)
             clean(self.lab)
             settings = SETTINGS.format(
-                method=self._method,
+                method="lazy" if self._method == ROLLBACK else self._method,
                 privileged="accept_privileged = true\n"
                 if self._method == "cold"
                 else "",  # else no target takes it
@@ -141,8 +142,14 @@ class Cell:
         """Play the cell."""
         verdict = Verdict(stop.name, fault.name, method=self._method)
         self.prepare(limited=fault.limited)
-        turnstile = Turnstile(self.source if stop.side == "source" else self.target, stop, STOP_LIMIT_S)
-        self.move()
+        back = self._method == ROLLBACK
+        resume = ["lifeboat", "recover", self._lose(), "--resume-here"] if back else []
+        host = self.source if stop.side == "source" else self.target
+        turnstile = Turnstile(host, stop, STOP_LIMIT_S, begun=back)
+        if back:
+            self._moving = self.source.spawn(resume)
+        else:
+            self.move()
         try:
             with turnstile.hold():
                 self.struck_at = time.time()
@@ -150,8 +157,35 @@ class Cell:
             fault.after(self)
         except LifeboatError as error:
             verdict.struck, verdict.said = False, str(error)
+        if back:
+            self._insist(resume)
         self._judge(verdict)
         return verdict
+
+    def _lose(self) -> str:
+        """Cut a migration off after its commit for longer than anybody waits; return its id."""
+        told = next(stop for stop in STOPS if stop.name == "source: commit told")
+        turnstile = Turnstile(self.source, told, STOP_LIMIT_S)
+        self.struck_at = time.time()
+        self.move()
+        with turnstile.hold():
+            self.lab.cut("alpha", "beta")
+        moving = self._moving
+        if not self.wait(
+            lambda: bool(moving and moving.poll() is not None and self._calls(self.target)), REST_LIMIT_S
+        ):
+            raise ExecutionError("nobody was called", code="lab-timeout")
+        self.lab.heal()
+        return str(self.unsettled(self.source)[0]["migration"])
+
+    def _insist(self, resume: list[str]) -> None:
+        """Say it again until it is done, as a human would."""
+
+        def done() -> bool:
+            self.source.run(resume, check=False, timeout_s=REST_LIMIT_S)
+            return self.source.running and not self.unsettled(self.source)
+
+        self.wait(done, REST_LIMIT_S)
 
     def close(self) -> None:
         """End what runs outside the hosts."""
@@ -270,9 +304,14 @@ class Cell:
         return any(item["phase"] == "lost" for item in ended) or self._daemons_told()
 
     def _daemons_told(self) -> bool:
-        since = f"--since=@{int(self.struck_at)}"  # not of the cells before
+        return any(map(self._calls, (self.source, self.target)))
+
+    def _calls(self, host: Host) -> bool:
+        """Say whether the daemon of a host has called a human since the fault, not in the cells before."""
+        since = f"--since=@{int(self.struck_at)}"
         words = ["journalctl", "--unit=lifeboatd", "--no-pager", "--output=cat", since]
-        return any("call a human" in host.run(words, check=False).output for host in (self.source, self.target))
+        said = host.run(words, check=False).output
+        return "call a human" in said or "needs a human" in said
 
     def _last_words(self) -> Iterator[str]:
         for host in (self.source, self.target):
@@ -290,7 +329,7 @@ class Cell:
             verdict.wrong.append(f"{verified['wrong_now'] or verified['wrong']} pages of its memory are wrong")
         rows = ask(self.lab, ADDRESS, "rows")["rows"]
         acknowledged = set(self.seen()["acknowledged"])
-        if lost := acknowledged - set(rows):
+        if (lost := acknowledged - set(rows)) and self._method != ROLLBACK:
             verdict.wrong.append(f"{len(lost)} acknowledged rows are lost")
         if len(rows) != len(set(rows)):
             verdict.wrong.append("rows are doubled")
@@ -298,7 +337,8 @@ class Cell:
     def _judge_watcher(self, verdict: Verdict) -> None:
         self._end_watcher()
         seen = self.seen()
-        if seen.get("backwards"):
+        # Who goes back to the switchover knows that what was said since is lost, once.
+        if len(seen.get("backwards", ())) > (self._method == ROLLBACK):
             verdict.wrong.append(f"two copies answered: counts {seen['backwards'][:3]}")
         if seen.get("returned"):
             verdict.wrong.append("two copies answered: an old boot came back")

@@ -21,10 +21,10 @@ STOPPED, LATE = "stopped", "late"
 
 PROGRAM = """
 import sqlite3, sys, time
-path, query, limit_s = sys.argv[1:]
+path, query, limit_s, begun = sys.argv[1:]
 deadline = time.monotonic() + float(limit_s)
 database = sqlite3.connect(path, timeout=5, isolation_level=None)
-known = [row[0] for row in database.execute("SELECT id FROM migration")]
+known = [] if begun else [row[0] for row in database.execute("SELECT id FROM migration")]
 where = " AND migration NOT IN (%s)" % ", ".join("?" * len(known))
 print("watching", flush=True)
 while not database.execute(query + where, known).fetchone():
@@ -41,19 +41,25 @@ database.execute("ROLLBACK")
 
 @dataclass(frozen=True)
 class Stop:
-    """A line of a journal: on the source or the target, a phase and how the message begins; or the decision row."""
+    """A line of a journal: on the source or the target, a phase and how the message begins; or a row of its own.
+
+    That is the decision, or the fate that a human's word gives a migration that did not end by itself.
+    """
 
     name: str
     side: str  # source, target
     phase: str = ""
     message: str = ""
     decision: bool = False
+    fate: bool = False
 
     @property
     def query(self) -> str:
         """Return the SQL that finds it."""
         if self.decision:
             return "SELECT 1 FROM decision WHERE word = 'commit'"
+        if self.fate:
+            return "SELECT 1 FROM fate WHERE word != ''"
         where = f"phase = '{self.phase}' AND json_extract(event, '$.message') LIKE '{self.message}%'"
         return f"SELECT 1 FROM line WHERE {where}"  # noqa: S608  constants
 
@@ -77,14 +83,21 @@ STOPS = (
     Stop("source: done", "source", "done"),
 )
 
+ROLLBACK_STOPS = (
+    Stop("target: promised", "target", fate=True),
+    Stop("source: sealed", "source", fate=True),
+    Stop("source: resumed", "source", "aborted"),
+)
+"""What is written when a human lets a container run again where it was."""
+
 
 class Turnstile:
     """One stop of the next migration in a host."""
 
-    def __init__(self, host: Host, stop: Stop, timeout_s: float) -> None:
-        """Begin to watch; migrations that the journal knows already do not count."""
+    def __init__(self, host: Host, stop: Stop, timeout_s: float, *, begun: bool = False) -> None:
+        """Begin to watch; migrations that the journal knows already count only when it has `begun`."""
         self._stop = stop
-        argv = ["python3", "-c", PROGRAM, JOURNAL, stop.query, str(timeout_s)]
+        argv = ["python3", "-c", PROGRAM, JOURNAL, stop.query, str(timeout_s), "begun" if begun else ""]
         self._process = host.spawn(argv, stdin=subprocess.PIPE)
         self._line()
 

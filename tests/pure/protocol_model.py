@@ -271,17 +271,18 @@ def _settles(state: State, now: Standing, step: Step) -> Iterator[tuple[str, Sta
         yield "target calls a human", state._replace(human=True)
     elif step is Step.YIELD and state.t_fate is None:
         yield "target yields", _yielded(state)
-    elif step is Step.YIELD:  # it had not started anew when its host died
-        yield "target stays away", state._replace(t_record=False, t_banned=False, t_tree="none", t_done=True)
+    elif step is Step.YIELD:  # promised, or it had not started anew when its host died
+        yield (
+            "target stays away",
+            state._replace(t_shim=False, t_record=False, t_banned=False, t_tree="none", t_done=True),
+        )
 
 
 def _yielded(state: State) -> State:
-    """The row first; what is here is thrown away."""
+    """The row first; what is here is thrown away in a step of its own."""
     if state.t_row is None:
         return _aborted(state._replace(t_known=True))
-    return state._replace(
-        t_fate=Fate.YIELD, t_tree="none", t_shim=False, t_record=False, t_banned=False, t_done=True
-    )
+    return state._replace(t_fate=Fate.YIELD)
 
 
 # --- people and podman ----------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """A part of the crash matrix, in the gate; all of it is `./run soak matrix`, its table docs/failures.md.
 
-The cells are those at which something irrevocable has just been written, and each kind of fault is in one of them.
+The cells are those at which something irrevocable has just been written, and each kind of fault is in one of them;
+for a container by the full and by the cold method some of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,36 +19,50 @@ pytestmark = pytest.mark.real
 
 THAWED_WITHIN_S = 10  # 2 on a host of its own; the peer's patience is 30
 
+SOURCE, TARGET, ANEW_HERE, ANEW_THERE = {"source"}, {"target"}, {"anew on the source"}, {"anew on the target"}
+BOOTED_LATER = ANEW_THERE | {"human"}  # called before it is up again
+
 CELLS = (
-    ("source: freeze", "source daemon", {"source"}),
-    ("source: restore", "source shim", {"source"}),
-    ("source: restore", "target host", {"source"}),
-    ("source: restore", "network between them, 20 s", {"source"}),
-    ("source: COMMIT", "source daemon", {"target"}),
-    ("source: COMMIT", "target daemon", {"target"}),
-    ("source: COMMIT", "target shim", {"target"}),
-    ("target: gate open", "target shim", {"target"}),
-    ("source: drain", "network between them, 3 s", {"target"}),
-    ("source: drain", "source shim", {"target"}),
-    ("target: all memory here", "target host", {"anew on the target", "human"}),  # called before it is up again
-    ("target: all memory here", "disk full at the target", {"target"}),
-    ("source: release", "source host", {"target"}),
+    ("lazy", "source: freeze", "source daemon", SOURCE),
+    ("lazy", "source: restore", "source shim", SOURCE),
+    ("lazy", "source: restore", "target host", SOURCE),
+    ("lazy", "source: restore", "network between them, 20 s", SOURCE),
+    ("lazy", "source: COMMIT", "source daemon", TARGET),
+    ("lazy", "source: COMMIT", "target daemon", TARGET),
+    ("lazy", "source: COMMIT", "target shim", TARGET),
+    ("lazy", "target: gate open", "target shim", TARGET),
+    ("lazy", "source: drain", "network between them, 3 s", TARGET),
+    ("lazy", "source: drain", "source shim", TARGET),
+    ("lazy", "target: all memory here", "target host", BOOTED_LATER),
+    ("lazy", "target: all memory here", "disk full at the target", TARGET),
+    ("lazy", "source: release", "source host", TARGET),
+    ("full", "source: restore", "target daemon", SOURCE),
+    ("full", "source: COMMIT", "source daemon", TARGET),
+    ("cold", "source: restore", "network between them, 20 s", ANEW_HERE),
+    ("cold", "source: COMMIT", "target daemon", ANEW_THERE),
 )
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
-    """One stage for all cells; what one leaves unclean is made anew."""
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cell]]:
+    """One lab for all cells, in it one stage for each method; what a cell leaves unclean is made anew."""
     with Lab(2, name="crash") as lab:
-        found = Cell(lab, Path(tmp_path_factory.mktemp("crash")))
+        directory = Path(tmp_path_factory.mktemp("crash"))
+        found: dict[str, Cell] = {}
         try:
-            yield found
+            yield lambda method: found.setdefault(method, Cell(lab, directory, method=method))
         finally:
-            found.close()
+            for cell in found.values():
+                cell.close()
 
 
-@pytest.mark.parametrize(("stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-"))
-def test_nothing_is_lost_doubled_or_corrupted(cell: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("method", "stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-")
+)
+def test_nothing_is_lost_doubled_or_corrupted(
+    stage: Callable[[str], Cell], method: str, stop: str, fault: str, outcomes: set[str]
+) -> None:
+    cell = stage(method)
     chosen_stop = next(item for item in STOPS if item.name == stop)
     chosen_fault = next(item for item in FAULTS if item.name == fault)
     try:
