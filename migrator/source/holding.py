@@ -57,7 +57,10 @@ class Holding(ABC):
 
     @abstractmethod
     def images(self, destination: Destination) -> bytes:
-        """Return what the target restores from; what is large goes by a stream of its own."""
+        """Return what the target restores from, once it is written; what is large goes by a stream of its own."""
+
+    def wait_written(self) -> None:  # noqa: B027  most write nothing
+        """Wait until what the target restores from is written here."""
 
     @abstractmethod
     def check_silent(self) -> None:
@@ -108,6 +111,7 @@ class ParkedCheckpoint(Holding):
         super().__init__(shared, migration, container, method)
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
+        self._images: Path | None = None
 
     @property
     def _scope(self) -> str:
@@ -170,9 +174,15 @@ class ParkedCheckpoint(Holding):
         """See `Holding.written`."""
         return Path(self._listen()["images"])
 
+    def wait_written(self) -> None:
+        """See `Holding.wait_written`."""
+        self._images = self.written()
+
     def images(self, destination: Destination) -> bytes:
-        """See `Holding.images`: a lazy tree's are small."""
-        images = self.written()
+        """See `Holding.images`: a lazy tree's are small. Says nothing to the shim, so any thread may call it."""
+        images = self._images
+        if images is None:
+            raise ExecutionError("no images are written", code="no-images")
         if self._method is Method.LAZY:
             return image.pack(images)
         image.send_process_images(images, destination, self._shared.settings.copy_limit_s)

@@ -233,6 +233,7 @@ class SourceMigration:
         """
         with self._target.reach() as self._reach:
             workers, copies = self._freeze()
+            self.holding.wait_written()
             body = self._wait_for(workers.submit(self.holding.images, self._destination))
             journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
             self._finish(copies)
@@ -245,7 +246,7 @@ class SourceMigration:
     def _freeze(self) -> tuple[ThreadPoolExecutor, list[Future[bool]]]:
         """Freeze it, and begin the last copies of its files: `_finish` waits for them."""
         self._timeline.enter(Phase.FREEZE)
-        workers = ThreadPoolExecutor(max_workers=4)
+        workers = ThreadPoolExecutor(max_workers=len(self._trees) + 2)  # what else goes is not to wait for a copy
         # What fails must not wait for a copy.
         self._undo.callback(workers.shutdown, wait=False, cancel_futures=True)
         self._frozen_at = self.holding.freeze()

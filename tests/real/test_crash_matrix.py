@@ -38,7 +38,7 @@ CELLS = (
     ("lazy", "source: release", "source host", TARGET),
     ("full", "source: restore", "target daemon", SOURCE),
     ("full", "source: COMMIT", "source daemon", TARGET),
-    ("cold", "source: restore", "network between them, 20 s", ANEW_HERE),
+    ("cold", "source: restore", "source daemon", ANEW_HERE),
     ("cold", "source: COMMIT", "target daemon", ANEW_THERE),
 )
 
