@@ -134,7 +134,7 @@ def document(verdicts: Iterable[Verdict]) -> str:
         for item in by_cell.values()
         if item.wrong
     ]
-    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s and item.method != "cold"]
+    thawed = [item.thawed_s for item in by_cell.values() if item.thawed_s and item.method in ("lazy", "full")]
     if thawed:
         lines.append(f"Where it stayed it answered again {min(thawed):.2f} to {max(thawed):.2f} s after the fault.")
     return "\n".join(lines) + "\n"
