@@ -23,14 +23,21 @@ TIMEOUT_S = 15.0
 def start_anew(name: str, start: Callable[[], object] | None = None) -> None:
     """Start a container from its files, and tell the neighbours where its addresses live now; podman does not.
 
-    `start` is how, where not podman starts it. Untold, the neighbours went on sending to the old host for as long
-    as their neighbour entries lasted. That they cannot be told is no reason to give up: raises only what starting
-    raises.
+    `start` is how, where not podman starts it. Raises only what starting raises.
     """
     if start is None:
         podman.start(name)
     else:
         start()
+    tell_neighbours(name)
+
+
+def tell_neighbours(name: str) -> None:
+    """Announce the addresses of a container that runs here again, or anew.
+
+    Untold, the neighbours went on sending to the old host, or hardware address, as long as their entries lasted.
+    That they cannot be told is no reason to give up.
+    """
     try:
         inspected = podman.inspect(name)
         pid = int(inspected["State"]["Pid"])
@@ -39,7 +46,7 @@ def start_anew(name: str, start: Callable[[], object] | None = None) -> None:
         program = [sys.executable, "-m", "migrator.network.announce", namespace]
         run([*program, *(network.model_dump_json() for network in networks)], timeout_s=TIMEOUT_S)
     except LifeboatError as error:
-        _log.warning("%s was started, but its addresses are not announced: %s", name, error)
+        _log.warning("%s runs, but its addresses are not announced: %s", name, error)
 
 
 def start_missed(container: ContainerFacts) -> None:

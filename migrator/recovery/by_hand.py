@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from migrator.container.settle import start_anew
+from migrator.container.settle import start_anew, tell_neighbours
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase, Value
 from migrator.peers.membership import PeerDirectory
@@ -115,7 +115,9 @@ class Settlement:
             tombstone.lift(self._shared.state, container)
         recovery.migration.holding.resume()
         tombstone.lift(self._shared.state, container)
-        if not frozen:
+        if frozen:
+            tell_neighbours(container.name)
+        else:
             start_anew(container.name)
         how = "with the memory of the switchover" if frozen else "anew from its files, for its memory was lost"
         error = ExecutionError(f"a human let it run here again, {how}", code="resumed")
