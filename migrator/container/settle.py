@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from migrator.command import run
 from migrator.container import quadlet
@@ -50,11 +49,13 @@ def tell_neighbours(name: str) -> None:
 
 
 def start_missed(container: ContainerFacts) -> None:
-    """Start what its policy, or its unit, would have started while a ban lay on it."""
+    """Start what its policy, or its unit, would have started while a ban lay on it, and tell the neighbours."""
     if container.quadlet is not None:
         quadlet.start_by_policy(container.quadlet)
     else:
         podman.start_by_policy(container.name)
+    if podman.is_running(container.name):
+        tell_neighbours(container.name)
 
 
 def settle(container: ContainerFacts) -> Iterator[str]:
@@ -64,7 +65,7 @@ def settle(container: ContainerFacts) -> Iterator[str]:
         return
     if not podman.is_running(container.name):  # it ended, or this host was down, while nothing might start it
         try:
-            start_anew(container.name, partial(start_missed, container))
+            start_missed(container)
         except LifeboatError as error:
             yield f"it has ended, and could not be started again: {error}"
     if container.health_interval:

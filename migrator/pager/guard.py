@@ -89,8 +89,9 @@ class _Held:
         """Hold until the goodbye, or until the tree of a dead sink is dead; never returns."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with suppress(OSError):
-            _call_itself(NAME)
             Path("/proc/self/oom_score_adj").write_text(LAST_TO_BE_KILLED)
+        with suppress(OSError):
+            _call_itself(NAME)
         try:
             if not self._dismissed():
                 self._freeze()

@@ -20,7 +20,7 @@ PATIENCE_S = 1.5  # what is left of two seconds goes into noticing it and giving
 
 
 class Reach:
-    """Asks all the time, in a thread of its own, from `__enter__` to `__exit__`."""
+    """Asks all the time, in a thread of its own, from `__enter__` to `__exit__`; once."""
 
     def __init__(self, name: str, address: str, port: int) -> None:
         self._name = name
@@ -30,7 +30,6 @@ class Reach:
 
     def __enter__(self) -> Self:
         """Begin; raises `PeerError` when the peer does not answer even now, before anything stands still."""
-        self._ended.clear()
         if not (self._answers() or self._answers()):
             raise self._error("does not answer")
         self._heard_at = time.monotonic()

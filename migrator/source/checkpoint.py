@@ -65,7 +65,7 @@ class Checkpoint(SourceMigration):
 
     def _dump(self) -> Path:
         """Freeze, and return where the images are when files and memory are of one moment."""
-        with self._target.reach() as self._reach:
+        with self._reach:
             _, copies = self._freeze()
             written = self.holding.written()
             self._finish(copies)

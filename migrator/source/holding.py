@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,11 +57,11 @@ class Holding(ABC):
         raise ExecutionError("it is stopped, not checkpointed", code="no-images")
 
     @abstractmethod
-    def images(self, destination: Destination) -> bytes:
-        """Return what the target restores from, once it is written; what is large goes by a stream of its own."""
+    def images(self, destination: Destination) -> Callable[[], bytes]:
+        """Wait until it is written what the target restores from; return what brings it, in any thread.
 
-    def wait_written(self) -> None:  # noqa: B027  most write nothing
-        """Wait until what the target restores from is written here."""
+        That returns what is to be sent with the word to restore; what is large goes by a stream of its own.
+        """
 
     @abstractmethod
     def check_silent(self) -> None:
@@ -111,7 +112,6 @@ class ParkedCheckpoint(Holding):
         super().__init__(shared, migration, container, method)
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
-        self._images: Path | None = None
 
     @property
     def _scope(self) -> str:
@@ -174,15 +174,12 @@ class ParkedCheckpoint(Holding):
         """See `Holding.written`."""
         return Path(self._listen()["images"])
 
-    def wait_written(self) -> None:
-        """See `Holding.wait_written`."""
-        self._images = self.written()
+    def images(self, destination: Destination) -> Callable[[], bytes]:
+        """See `Holding.images`: a lazy tree's are small."""
+        written = self.written()
+        return lambda: self._bring(written, destination)
 
-    def images(self, destination: Destination) -> bytes:
-        """See `Holding.images`: a lazy tree's are small. Says nothing to the shim, so any thread may call it."""
-        images = self._images
-        if images is None:
-            raise ExecutionError("no images are written", code="no-images")
+    def _bring(self, images: Path, destination: Destination) -> bytes:
         if self._method is Method.LAZY:
             return image.pack(images)
         image.send_process_images(images, destination, self._shared.settings.copy_limit_s)
@@ -308,10 +305,10 @@ class StoppedContainer(Holding):
         podman.stop(self._container.id, self._shared.settings.freeze_limit_s)
         return at
 
-    def images(self, destination: Destination) -> bytes:
+    def images(self, destination: Destination) -> Callable[[], bytes]:
         """There are none."""
         del destination
-        return b""
+        return bytes
 
     def check_silent(self) -> None:
         """See `Holding.check_silent`."""

@@ -10,10 +10,9 @@ import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import TypeVar
 
-from migrator.container.settle import start_anew, start_missed
+from migrator.container.settle import start_missed
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
@@ -231,10 +230,9 @@ class SourceMigration:
 
         Nothing waits here that need not: files, images and the journal go side by side.
         """
-        with self._target.reach() as self._reach:
+        with self._reach:
             workers, copies = self._freeze()
-            self.holding.wait_written()
-            body = self._wait_for(workers.submit(self.holding.images, self._destination))
+            body = self._wait_for(workers.submit(self.holding.images(self._destination)))
             journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
             self._finish(copies)
             path = f"/v1/migrations/{self._id}/restore"
@@ -303,7 +301,7 @@ class SourceMigration:
     def _make_up_for_ban(self) -> None:
         """It ended while nothing might start it, by itself or with this host; do what would have been done then."""
         try:
-            start_anew(self._container.name, partial(start_missed, self._container))
+            start_missed(self._container)
         except LifeboatError as error:
             self._timeline.tell(f"the container could not be started again: {error}")
 

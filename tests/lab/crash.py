@@ -24,7 +24,7 @@ from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
 from tests.lab.settings import CHECKOUT
-from tests.lab.stops import STOPS, Stop, Turnstile
+from tests.lab.stops import Stop, Turnstile, stop_named
 from tests.lab.traffic import PORT, ask
 
 CONTAINER, ADDRESS = "web", "10.77.0.130"
@@ -164,8 +164,7 @@ class Cell:
 
     def _lose(self) -> str:
         """Cut a migration off after its commit for longer than anybody waits; return its id."""
-        told = next(stop for stop in STOPS if stop.name == "source: commit told")
-        turnstile = Turnstile(self.source, told, STOP_LIMIT_S)
+        turnstile = Turnstile(self.source, stop_named("source: commit told"), STOP_LIMIT_S)
         self.struck_at = time.time()
         self.move()
         with turnstile.hold():

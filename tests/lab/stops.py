@@ -91,6 +91,11 @@ ROLLBACK_STOPS = (
 """What is written when a human lets a container run again where it was."""
 
 
+def stop_named(name: str) -> Stop:
+    """Return a stop by its name."""
+    return next(stop for stop in (*STOPS, *ROLLBACK_STOPS) if stop.name == name)
+
+
 class Turnstile:
     """One stop of the next migration in a host."""
 

@@ -11,7 +11,7 @@ import pytest
 from tests.lab import drives, signals
 from tests.lab.fleet import SETTINGS, Box, Fleet
 from tests.lab.lab import Lab
-from tests.lab.stops import STOPS, Turnstile
+from tests.lab.stops import Turnstile, stop_named
 from tests.lab.traffic import Traffic
 from tests.real.test_staging import POLICY, VOLUME
 
@@ -49,7 +49,7 @@ def test_a_container_starts_from_its_checkpoint_when_its_host_died_suddenly(lab:
     assert {item["phase"] for item in fleet.lifeboat(alpha, "history")} == {"kept"}
     assert fleet.lifeboat(beta, "recover") == [], "its host answers"
 
-    turnstile = Turnstile(alpha, next(item for item in STOPS if item.name == "source: freeze"), WAIT_S)
+    turnstile = Turnstile(alpha, stop_named("source: freeze"), WAIT_S)
     with turnstile.hold():
         alpha.run(["systemctl", "kill", "--signal=KILL", "lifeboatd"])
     second = time.time()
@@ -82,16 +82,23 @@ def test_a_container_starts_from_its_checkpoint_when_its_host_died_suddenly(lab:
     assert not beta.path(KEPT).exists() or list(beta.path(KEPT).iterdir()) == []
 
 
-def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab: Lab) -> None:
-    alpha, beta = lab.host("alpha"), lab.host("beta")
+def kept_once(lab: Lab) -> Fleet:
+    """Return a cluster with a container that has a checkpoint, with `one` in its file `old`, and now `two`."""
+    alpha = lab.host("alpha")
     fleet = suspects(lab, 'checkpoint_s = 600\n[migrator]\nreconnect_limit_s = 3\nfallback = "checkpoint"\n')
     fleet.fill(alpha, [Box("web", 1, 64, volume=True)])
     alpha.write(f"{VOLUME}/old", "one")
     signals.set_drive(alpha, SUSPECT)
     fleet.wait("a checkpoint", lambda: kept_at(fleet) > 0, WAIT_S)
     alpha.write(f"{VOLUME}/old", "two")
+    return fleet
+
+
+def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab: Lab) -> None:
+    alpha, beta = lab.host("alpha"), lab.host("beta")
+    fleet = kept_once(lab)
     alpha.write(f"{VOLUME}/new", "three")
-    turnstile = Turnstile(alpha, next(item for item in STOPS if item.name == "source: drain"), WAIT_S)
+    turnstile = Turnstile(alpha, stop_named("source: drain"), WAIT_S)
     move = alpha.spawn(["lifeboat", "migrate", "web", "--to", "beta"], stdout=DEVNULL, stderr=DEVNULL)
     with turnstile.hold():
         alpha.kill()
@@ -109,16 +116,8 @@ def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab:
 
 def test_a_host_that_takes_none_starts_none_from_its_checkpoint(lab: Lab) -> None:
     alpha, beta = lab.host("alpha"), lab.host("beta")
-    fleet = suspects(lab, 'checkpoint_s = 600\n[migrator]\nreconnect_limit_s = 3\nfallback = "checkpoint"\n')
-    fleet.fill(alpha, [Box("web", 1, 64, volume=True)])
-    alpha.write(f"{VOLUME}/old", "one")
-    signals.set_drive(alpha, SUSPECT)
-    fleet.wait("a checkpoint", lambda: kept_at(fleet) > 0, WAIT_S)
-    alpha.write(f"{VOLUME}/old", "two")
-    parked, drain = (
-        Turnstile(alpha, next(item for item in STOPS if item.name == name), WAIT_S)
-        for name in ("source: parked", "source: drain")
-    )
+    fleet = kept_once(lab)
+    parked, drain = (Turnstile(alpha, stop_named(name), WAIT_S) for name in ("source: parked", "source: drain"))
     move = alpha.spawn(["lifeboat", "migrate", "web", "--to", "beta"], stdout=DEVNULL, stderr=DEVNULL)
     with parked.hold():
         beta.run(["lifeboat", "cordon"])

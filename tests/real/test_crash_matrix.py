@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.crash import FAULTS, Cell
 from tests.lab.lab import Lab
-from tests.lab.stops import STOPS
+from tests.lab.stops import stop_named
 
 pytestmark = pytest.mark.real
 
@@ -63,10 +63,9 @@ def test_nothing_is_lost_doubled_or_corrupted(
     stage: Callable[[str], Cell], method: str, stop: str, fault: str, outcomes: set[str]
 ) -> None:
     cell = stage(method)
-    chosen_stop = next(item for item in STOPS if item.name == stop)
     chosen_fault = next(item for item in FAULTS if item.name == fault)
     try:
-        verdict = cell.run(chosen_stop, chosen_fault)
+        verdict = cell.run(stop_named(stop), chosen_fault)
     finally:
         cell.put_away()
     assert verdict.struck, verdict.said

@@ -12,7 +12,7 @@ import pytest
 from tests.lab.clean import clean
 from tests.lab.crash import ADDRESS, CONTAINER, FAULTS, Cell, Fault, stage
 from tests.lab.lab import Lab
-from tests.lab.stops import STOPS
+from tests.lab.stops import stop_named
 from tests.lab.traffic import ask
 
 pytestmark = pytest.mark.real
@@ -34,7 +34,7 @@ def cell(ground: Cell) -> Iterator[Cell]:
 
 
 def test_the_fallback_starts_it_anew_when_the_source_is_dead(cell: Cell) -> None:
-    stop = next(item for item in STOPS if item.name == "source: drain")
+    stop = stop_named("source: drain")
     verdict = cell.run(stop, next(item for item in FAULTS if item.name == "source host"))
     assert verdict.struck, verdict.said
     assert verdict.wrong == [], verdict
@@ -55,7 +55,7 @@ def forget_neighbours_when_it_runs(cell: Cell) -> None:
 
 def test_one_that_ends_while_it_is_banned_starts_again(cell: Cell) -> None:
     """Its process dies between the park and the freeze, when nothing may start it; its policy is made up for."""
-    stop = next(item for item in STOPS if item.name == "source: parked")
+    stop = stop_named("source: parked")
     verdict = cell.run(
         stop,
         Fault(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.crash import ADDRESS, Cell
 from tests.lab.lab import Lab
-from tests.lab.stops import STOPS, Stop, Turnstile
+from tests.lab.stops import Turnstile, stop_named
 from tests.lab.traffic import ask
 
 pytestmark = pytest.mark.real
@@ -25,14 +25,9 @@ def cell(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[C
         found.put_away()
 
 
-def stop(name: str) -> Stop:
-    """Return a stop by its name."""
-    return next(item for item in STOPS if item.name == name)
-
-
 def test_a_human_resumes_it_when_the_target_is_dead(cell: Cell) -> None:
     cell.prepare()
-    turnstile = Turnstile(cell.source, stop("source: drain"), 60)
+    turnstile = Turnstile(cell.source, stop_named("source: drain"), 60)
     cell.move()
     with turnstile.hold():
         cell.target.kill()
