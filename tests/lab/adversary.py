@@ -20,7 +20,7 @@ from tree import BLOCK_BYTES, PAGE_BYTES, Contents, Region, Storm, check, libc  
 STORM, READERS, SWAPPED, HUGE = "600000000000:48", "610000000000:24", "620000000000:32", "630000000000:16"
 SMALL_MAPPINGS = 5000
 MAP_HUGETLB = 0x40000
-MADV_PAGEOUT = 21
+MADV_DONTFORK, MADV_HUGEPAGE, MADV_PAGEOUT = 10, 14, 21
 MIB = 1 << 20
 
 contents = Contents()
@@ -110,7 +110,7 @@ def look_at_small(found: list[tuple[int, int]]) -> None:
 def huge() -> bool:
     """Have huge pages by hugetlb where the host has reserved some, and transparent ones in any case."""
     transparent = filled(HUGE)
-    libc.madvise(ctypes.c_void_p(transparent.address), ctypes.c_size_t(transparent.bytes), 14)  # MADV_HUGEPAGE
+    advise(transparent, MADV_HUGEPAGE)
     threading.Thread(target=look_for_ever, args=("transparent", transparent), daemon=True).start()
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB | 0x100000
     address = 0x650000000000
@@ -124,9 +124,14 @@ def huge() -> bool:
     return True
 
 
+def advise(region: Region, advice: int) -> None:
+    """madvise(2) on a whole region."""
+    libc.madvise(ctypes.c_void_p(region.address), ctypes.c_size_t(region.bytes), advice)
+
+
 def swapped(region: Region) -> int:
     """Ask the kernel to swap a region out; return how many KiB of this process it has swapped."""
-    libc.madvise(ctypes.c_void_p(region.address), ctypes.c_size_t(region.bytes), MADV_PAGEOUT)
+    advise(region, MADV_PAGEOUT)
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmSwap"))
 
@@ -171,6 +176,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     region_to_swap = filled(SWAPPED)
+    advise(region_to_swap, MADV_DONTFORK)  # the kernel pages nothing out that two processes share
     storm_region = filled(STORM)
     storm = Storm([storm_region], seed=1)
     assert BLOCK_BYTES % PAGE_BYTES == 0

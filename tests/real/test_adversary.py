@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.real
 
 WAIT = "until [ -e /root/adversary.py ]; do sleep 0.1; done; exec python3 /root/adversary.py"
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+SWAP_BYTES = 256 << 20
+SWAPPED_KIB = 16 << 10  # half of what the adversary asks the kernel to swap out
 
 
 @pytest.fixture
@@ -27,7 +30,28 @@ def huge_pages() -> Iterator[None]:
     HUGE_PAGES.write_text(had)
 
 
-@pytest.mark.usefixtures("huge_pages")
+@pytest.fixture
+def swap(tmp_path: Path) -> Iterator[None]:
+    """Give the machine some swap, by a loop device: not every file system may hold a swap file."""
+    place = tmp_path / "swap"
+    with place.open("wb") as file:
+        file.truncate(SWAP_BYTES)
+    device = of_machine("losetup", "--find", "--show", str(place)).strip()
+    try:
+        of_machine("mkswap", device)
+        of_machine("swapon", device)
+        yield
+        of_machine("swapoff", device)
+    finally:
+        of_machine("losetup", "--detach", device)
+
+
+def of_machine(*argv: str) -> str:
+    """Return what a program says, outside of the hosts."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.usefixtures("huge_pages", "swap")
 @pytest.mark.parametrize("pager", ["lifeboat", "criu"])
 def test_an_adversary_stays_right(lab: Lab, tmp_path: Path, pager: str) -> None:
     scene = Scene(lab, tmp_path)
@@ -36,12 +60,15 @@ def test_an_adversary_stays_right(lab: Lab, tmp_path: Path, pager: str) -> None:
         start(scene)
         before = tell(scene)
         assert before["wrong"] == 0, before
+        swapped = tell(scene, "swap")["swapped_kib"]
+        assert swapped >= SWAPPED_KIB, "there is swap, and the kernel was asked to use it"
         moved = scene.source.run(["lifeboat", "migrate", CONTAINER, "--to", "beta"], timeout_s=180, check=False)
         assert moved.status == 0, moved.errors
         after = tell(scene, "check")
         scene.wait("two more rounds", lambda: tell(scene)["rounds"] >= after["rounds"] + 2, 60)
         after = tell(scene)
         assert after["wrong"] == 0, after
+        assert after["swapped_kib"] == swapped, "it is still the process that was swapped out"
         assert scene.running_on() == ["beta"]
     finally:
         scene.close()
