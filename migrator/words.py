@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 UNIT_LABEL = "PODMAN_SYSTEMD_UNIT"  # set by quadlet and by podman generate systemd
+ORIGIN = "lifeboat.created-from"  # annotation: the id, at its source, of what a cold migration created here
 UNIT_NAME_BYTES = 255  # systemd.unit(5)
 
 _UNIT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9:_.\\@-]*\.[a-z]+")

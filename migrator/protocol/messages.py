@@ -124,6 +124,11 @@ class Standing(StrEnum):
     YIELDED = "yielded"  # a human resumed it at the source: it never runs here
     UNKNOWN = "unknown"  # this host has never heard of it
 
+    @property
+    def takes_memory(self) -> bool:
+        """Say whether memory is still to come to the target."""
+        return self in (Standing.RESERVED, Standing.PARKED, Standing.RESTORED, Standing.DRAINING)
+
 
 class Report(Value):
     """A target's word on one migration."""

@@ -21,7 +21,7 @@ from migrator.command import run
 from migrator.errors import CommandError, PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, NetworkFacts
 from migrator.runtime.cgroup import Cgroup
-from migrator.words import UNIT_LABEL
+from migrator.words import ORIGIN, UNIT_LABEL
 
 TIMEOUT_S = 60.0
 """A question takes podman 0.1 s of processor time; a host whose processors are busy is not a broken one."""
@@ -30,6 +30,7 @@ START_LIMIT_S = 120.0
 INFO_LIMIT_S = 15.0  # it looks at every container, those that move, too
 FIXED_ADDRESS_DRIVERS = ("macvlan", "ipvlan", "bridge")
 INSPECTED_AT_ONCE = 100  # one description has about 15 KB, and what a program says is cut at 16 MiB
+CREATED_FROM = f"--annotation={ORIGIN}="
 ID = re.compile("[0-9a-f]{64}")
 
 GoOn = Callable[[], None]
@@ -139,12 +140,22 @@ def create_argv(name: str, facts: ContainerFacts) -> tuple[str, ...]:
             f"podman does not know how {name} was created", code="no-create-command", hint="make it with podman run"
         )
     head, tail = ["podman", *words[1:verb], "create"], words[verb + 1 :]
-    kept = [word for word in tail if word not in ("-d", "--detach", "--replace", "--detach=true", "--replace=true")]
+    dropped = ("-d", "--detach", "--replace", "--detach=true", "--replace=true")
+    kept = [word for word in tail if word not in dropped and not word.startswith(CREATED_FROM)]
     if not any(word == "--name" or word.startswith("--name=") for word in kept):
         head += ["--name", facts.name]
     if len(facts.networks) == 1 and facts.networks[0].driver in FIXED_ADDRESS_DRIVERS:
         head += _identity(facts.networks[0], kept)
     return (*head, *kept)
+
+
+def created_from(argv: Sequence[str], container: str) -> list[str]:
+    """Return a command of `create_argv`, for whose container the ban of `container`, its id elsewhere, holds.
+
+    Podman gives that an id of its own, which nobody knows beforehand: `tombstone` tells how the ban finds it.
+    """
+    verb = argv.index("create") + 1
+    return [*argv[:verb], CREATED_FROM + container, *argv[verb:]]
 
 
 def _identity(network: NetworkAttachment, said: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,8 @@ A *ban* is an empty file named after the container's id. A shell line that is an
 (`HOOK`, installed with lifeboat) looks for it whenever a runtime creates a container, and fails the creation,
 whoever asked for it: `podman start`, a restart policy, podman-restart.service after a boot, podman's API. It lies
 on disk from before the freeze until the container is gone here, or given back. A restore runs the same hooks, so
-the target allows its own one (`allowed`).
+the target allows its own one (`allowed`). What a cold migration creates at its target has an id that nobody knows
+beforehand; an annotation (`words.ORIGIN`) says whose ban is meant, and was there before any start could be.
 
 A *tombstone* is a file with the story of a container that has moved away. For a container that a systemd unit
 starts anew each time, under a new id (Quadlet or generated; known by the label podman sets), a drop-in makes the
@@ -71,6 +72,7 @@ def ban(state: Path, container: ContainerFacts, *, unit: bool = True) -> None:
     """
     path = ban_path(state, container)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _opened(path).unlink(missing_ok=True)
     if unit and (name := _unit(container)):
         _forbid(name, (path, tombstone_path(state, container.name)))
     _write(path, b"")
@@ -78,10 +80,21 @@ def ban(state: Path, container: ContainerFacts, *, unit: bool = True) -> None:
 
 def lift(state: Path, container: ContainerFacts) -> None:
     """Let this container start again, unless a tombstone of it is here; idempotent."""
-    ban_path(state, container).unlink(missing_ok=True)
+    path = ban_path(state, container)
+    _opened(path).unlink(missing_ok=True)  # first: alone it would make the next ban void
+    path.unlink(missing_ok=True)
     _sync(state / BANS)
     if not tombstone_path(state, container.name).exists():
         _allow_unit(container)
+
+
+def open_ban(state: Path, container: ContainerFacts) -> None:
+    """Let whoever asks start here what was created of this container, also after a reboot; `lift` ends the ban."""
+    _write(_opened(ban_path(state, container)), b"")
+
+
+def _opened(ban: Path) -> Path:
+    return ban.with_name(f"{ban.name}.opened")
 
 
 def is_banned(state: Path, container: ContainerFacts) -> bool:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.command import run
 from migrator.container.settle import start_anew
 from migrator.control import ControlClient, Message
-from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError
 from migrator.later import Later
 from migrator.model import Method
 from migrator.network.sever import all_addresses, moved_along
@@ -340,60 +339,3 @@ class ParkedRestore(Arrival):
         except LifeboatError:
             return False
         return True
-
-
-class CreatedContainer(Arrival):
-    """A container that podman created with the words of its first creation; it is only started on the commit."""
-
-    @property
-    def ready(self) -> bool:
-        """See `Arrival.ready`: it is when its files are here, which the source says by the restore."""
-        return (self._directory / "ready").exists()
-
-    @property
-    def lives(self) -> bool:
-        """See `Arrival.lives`."""
-        return podman.has_container(self._proposal.container.name)
-
-    @property
-    def images(self) -> Path:
-        """There are none."""
-        raise PrerequisiteError("a cold migration has no images", code="no-such-tree")
-
-    def park(self, request: ParkRequest) -> None:
-        """Create it, stopped; see `podman.create_argv`."""
-        if self.lives:
-            return
-        podman.ensure_name(self._proposal.container.image_id, self._proposal.container.image)
-        run(request.create_argv, timeout_s=self._hall.settings.park_limit_s)
-        self.move_staged_layer(podman.directories(self._proposal.container.name).upper)
-
-    def layer(self) -> Path:
-        """See `Arrival.layer`."""
-        if self.lives:
-            return podman.directories(self._proposal.container.name).upper
-        self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._staging
-
-    def shared_memory(self) -> Path | None:
-        """It is made anew."""
-        return None
-
-    def make_ready(self, images: bytes | None) -> None:
-        """The files are here."""
-        del images
-        (self._directory / "ready").touch()
-
-    def open(self) -> float:
-        """Start it."""
-        self.start_anew()
-        return time.time()
-
-    def surrender(self) -> None:
-        """Podman has it already."""
-
-    def abort(self) -> None:
-        """Podman removes it: the reception does that."""
-
-    def close(self) -> None:
-        """Nothing was started."""

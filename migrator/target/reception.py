@@ -27,7 +27,8 @@ from migrator.protocol.steps import Reply, answer_abort, answer_commit, answer_y
 from migrator.runtime import podman, tombstone
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import Volumes
-from migrator.target.arrival import Arrival, CreatedContainer, ParkedRestore
+from migrator.target.arrival import Arrival, ParkedRestore
+from migrator.target.created import CreatedContainer
 from migrator.target.drain import Drain, Progress
 from migrator.target.hall import Hall
 from migrator.target.record import Record
@@ -81,9 +82,9 @@ class Reception:
 
     @property
     def reserved_bytes(self) -> int:
-        """Return the memory this migration will still take from this host."""
-        waiting = (Standing.RESERVED, Standing.PARKED, Standing.RESTORED, Standing.DRAINING)
-        return self.proposal.container.memory_bytes if self._standing in waiting and not self.ended else 0
+        """Return the memory this migration will still take from this host; room for it is taken already."""
+        waits = self._standing.takes_memory and not self.ended
+        return self.proposal.container.memory_bytes if waits else 0
 
     def reserve(self) -> Accepted:
         """Take the reservation; start the page sink, so that the source can call it at once."""
@@ -125,8 +126,8 @@ class Reception:
             if self._standing is not Standing.RESERVED:
                 self._check(Standing.PARKED)
                 return
-            container = self.proposal.container
-            tombstone.ban(self._hall.state, container, unit=container.quadlet is not None)
+            unit = self.proposal.container.quadlet is not None
+            tombstone.ban(self._hall.state, self.proposal.container, unit=unit)
             self._arrival.park(request)
             self._standing = Standing.PARKED
             self.record.write(Phase.PREPARE, "restore parked")
@@ -367,7 +368,7 @@ class Reception:
                 self.record.write(Phase.DRAIN, missing)
             self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.COMPLETE
-            self._end(Phase.DONE, "complete", drained_bytes=report.drained_bytes, drain_s=report.drain_s)
+            self._end(Phase.DONE, "complete", report)
 
     @property
     def given_up(self) -> bool:
@@ -387,9 +388,7 @@ class Reception:
             self._arrival.withdraw()
             tombstone.lift(self._hall.state, self.proposal.container)
 
-    def _end(
-        self, phase: Phase, reason: str, *, drained_bytes: int | None = None, drain_s: float | None = None
-    ) -> None:
+    def _end(self, phase: Phase, reason: str, report: Report | None = None) -> None:
         evidence.keep(self.directory, self._hall.state, self._id)
         self._drain.end()
         with suppress(LifeboatError):
@@ -397,4 +396,4 @@ class Reception:
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         tombstone.disallow(self.proposal.container)
-        self.record.end(phase, reason, drained_bytes=drained_bytes, drain_s=drain_s)
+        self.record.end(phase, reason, report)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from migrator.errors import ExecutionError
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
 from migrator.protocol.journal import Decision, Fate, Side
-from migrator.protocol.messages import Proposal
+from migrator.protocol.messages import Proposal, Report
 from migrator.target.hall import Hall
 
 DRAINED = "all memory is here"
@@ -89,12 +89,10 @@ class Record:
         )
         self._hall.journal.write(event)
 
-    def end(
-        self, phase: Phase, reason: str = "", *, drained_bytes: int | None = None, drain_s: float | None = None
-    ) -> None:
-        """Write the last line and the outcome; what a full disk does not take `finish` writes later."""
+    def end(self, phase: Phase, reason: str = "", report: Report | None = None) -> None:
+        """Write the last line and the outcome, and what came; what a full disk does not take, `finish` writes."""
         error = "" if phase is Phase.DONE else reason
-        told = {"drained_bytes": drained_bytes, "drain_s": drain_s}
+        told = {"drained_bytes": report.drained_bytes, "drain_s": report.drain_s} if report else {}
         outcome = self.outcome(phase, error).model_copy(update=told)
 
         def write() -> None:

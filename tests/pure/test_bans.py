@@ -14,6 +14,7 @@ from migrator.errors import PrerequisiteError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, NetworkAttachment, Phase
 from migrator.protocol.journal import Decision, Fate, Journal, Side
 from migrator.runtime import podman, tombstone
+from migrator.words import ORIGIN
 
 ROOT = Path(__file__).parents[2]
 HOOK = ROOT / "systemd/oci-hooks.d/50-lifeboat.json"
@@ -53,6 +54,28 @@ def test_the_hook_heeds_a_ban_and_nothing_else(tmp_path: Path, monkeypatch: pyte
     assert hook(tmp_path).returncode == 1
     tombstone.lift(tmp_path, container())
     assert hook(tmp_path).returncode == 0
+
+
+def test_a_ban_holds_for_what_is_created_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tombstone, "ALLOWED", tmp_path / "allowed")
+    words = podman.created_from(("podman", "--log-level=info", "create", "--name", "web", "image"), ID)
+    assert words[2:4] == ["create", f"--annotation={ORIGIN}={ID}"]
+    annotations = dict([words[3].removeprefix("--annotation=").split("=")])
+    other = {**json.loads(STATE), "id": ID[::-1], "annotations": {"a": "b", **annotations, "c": "d"}}
+    assert hook(tmp_path, json.dumps(other)).returncode == 0
+    tombstone.ban(tmp_path, container())
+    for indent in (None, 2):
+        assert hook(tmp_path, json.dumps(other, indent=indent)).returncode == 1
+    assert hook(tmp_path, json.dumps({**other, "annotations": {"a": ID}})).returncode == 0
+    tombstone.open_ban(tmp_path, container())
+    assert hook(tmp_path, json.dumps(other)).returncode == 0, "committed: a boot may start it"
+    assert tombstone.is_banned(tmp_path, container()), "and it is still to be taken away with the migration"
+    tombstone.ban(tmp_path, container())
+    assert hook(tmp_path, json.dumps(other)).returncode == 1, "the next migration has a ban of its own"
+    tombstone.open_ban(tmp_path, container())
+    tombstone.lift(tmp_path, container())
+    assert hook(tmp_path, json.dumps(other)).returncode == 0
+    assert not list((tmp_path / "banned").iterdir())
 
 
 def test_the_hook_is_asked_at_every_creation() -> None:
@@ -122,5 +145,7 @@ def test_a_container_is_created_by_its_own_words(monkeypatch: pytest.MonkeyPatch
     assert created(words, monkeypatch)[:6] == (
         "podman", "create", "--ip", "10.0.0.5", "--mac-address", "02:00:00:00:00:01",
     )  # fmt: skip
+    again = podman.created_from(("podman", "create", "--name=web", "--ip", "10.0.0.5", "image"), ID)
+    assert not any(ORIGIN in word for word in created(again, monkeypatch)), "it was of the last migration"
     with pytest.raises(PrerequisiteError, match="how web was created"):
         created([], monkeypatch)

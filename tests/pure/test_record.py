@@ -11,7 +11,7 @@ from migrator.errors import ExecutionError
 from migrator.model import Method, MigrationEvent, Phase
 from migrator.protocol import evidence
 from migrator.protocol.journal import Journal
-from migrator.protocol.messages import Proposal
+from migrator.protocol.messages import Proposal, Report, Standing
 from migrator.settings import MigratorSettings
 from migrator.target.checkpoints import Checkpoints
 from migrator.target.hall import Hall
@@ -45,7 +45,7 @@ def test_an_end_that_a_full_disk_did_not_take_is_written_later(tmp_path: Path) -
     record.begin()
     journal.full = True
     with pytest.raises(ExecutionError):
-        record.end(Phase.DONE, "complete", drained_bytes=7)
+        record.end(Phase.DONE, "complete", Report(migration="m1", standing=Standing.DRAINED, drained_bytes=7))
     with pytest.raises(ExecutionError):
         record.finish()
     assert (record.ended, record.ended_as) == (False, None)

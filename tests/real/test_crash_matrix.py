@@ -39,6 +39,7 @@ CELLS = (
     ("full", "source: restore", "target daemon", SOURCE),
     ("full", "source: COMMIT", "source daemon", TARGET),
     ("cold", "source: restore", "source daemon", ANEW_HERE),
+    ("cold", "target: restore parked", "target host", SOURCE),
     ("cold", "source: COMMIT", "target daemon", ANEW_THERE),
 )
 
