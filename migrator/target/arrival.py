@@ -85,6 +85,10 @@ class Arrival(ABC):
     def open(self) -> float:
         """Let it speak and run; return when (Unix seconds)."""
 
+    def rises(self) -> bool:
+        """Say whether what was committed here runs, perhaps after this host was down."""
+        return podman.is_running(self._proposal.container.name)
+
     @abstractmethod
     def surrender(self) -> None:
         """Let podman have it, silent and frozen, so that podman can start it anew."""

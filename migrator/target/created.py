@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from migrator.command import run
-from migrator.errors import PrerequisiteError
+from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.protocol.messages import ParkRequest
 from migrator.runtime import podman, tombstone
 from migrator.target.arrival import Arrival
@@ -61,6 +62,13 @@ class CreatedContainer(Arrival):
         tombstone.open_ban(self._hall.state, self._proposal.container)
         self.start_anew()
         return time.time()
+
+    def rises(self) -> bool:
+        """See `Arrival.rises`; it is on disk, and its ban kept its restart policy back until it was opened."""
+        if not self.ready and self.lives and not super().rises():
+            with suppress(LifeboatError):
+                self.open()
+        return super().rises()
 
     def surrender(self) -> None:
         """Podman has it already."""

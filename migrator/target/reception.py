@@ -215,7 +215,9 @@ class Reception:
             if shim is not None and isinstance(self._arrival, ParkedRestore):
                 self._arrival.adopt(shim)
                 self._standing = Standing.RESTORED if self._arrival.ready else Standing.PARKED
-            elif decision is Decision.COMMIT and not (self.proposal.method is Method.COLD and not self.remains):
+            elif decision is Decision.COMMIT and (
+                self.proposal.method is not Method.COLD or self.record.fate or self._arrival.rises()
+            ):
                 self.may_have_spoken = True  # the shim ends well only after it opened the gate
                 self._take_up_committed()
             elif self._arrival.ready and self._arrival.lives:
@@ -263,8 +265,7 @@ class Reception:
     def abandon(self, reason: str) -> None:
         """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
         with self._lock:
-            undecided = self.record.decision is None
-            if not undecided or self._standing is not Standing.RESTORED:
+            if self.record.decision is not None or self._standing is not Standing.RESTORED:
                 self.abort(reason)
 
     def abort(self, reason: str) -> None:
