@@ -83,6 +83,13 @@ class MigratorSettings(Value):
         default=Transport.TLS,
         description="plain, where both hosts say so: memory goes unencrypted; for a private link only",
     )
+    room_wait_s: float = Field(
+        default=5,
+        ge=0,
+        le=60,
+        description="how long a freeze is put off at most until this host, as a target, has free memory at hand "
+        "for what comes; 0: it is only looked for when it comes",
+    )
     memory_headroom_percent: float = Field(
         default=10, ge=0, le=90, description="memory of a target that no migration may fill"
     )

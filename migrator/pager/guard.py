@@ -18,6 +18,7 @@ from typing import Protocol
 
 from migrator.errors import LifeboatError
 from migrator.pager import userfault
+from migrator.pager.child import call_itself
 from migrator.runtime.cgroup import Cgroup
 
 HOLD, TREE, GOODBYE = b"h", b"t", b"g"
@@ -25,7 +26,6 @@ MESSAGE_BYTES = 32
 NOWHERE = 4096  # an address no process has mapped (vm.mmap_min_addr), to ask whether there is a process
 LOOK_S = 0.2
 NAME = b"lifeboat-guard"
-ARGUMENTS = slice(45, 47)  # arg_start and arg_end in /proc/PID/stat behind the name (proc_pid_stat(5), 48 and 49)
 LAST_TO_BE_KILLED = "-1000"  # oom_score_adj(5)
 
 
@@ -91,7 +91,7 @@ class _Held:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(LAST_TO_BE_KILLED)
         with suppress(OSError):
-            _call_itself(NAME)
+            call_itself(NAME)
         try:
             if not self._dismissed():
                 self._freeze()
@@ -115,15 +115,6 @@ class _Held:
         if self._pid:
             with suppress(LifeboatError, OSError):
                 Cgroup.of_process(self._pid).ask_to_freeze()
-
-
-def _call_itself(name: bytes) -> None:
-    """Be known by another name and command line; a longer command line than it had has no room."""
-    Path("/proc/self/comm").write_bytes(name)
-    start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[ARGUMENTS])
-    with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        memory.seek(start)
-        memory.write(name[: end - start - 1].ljust(end - start, b"\0"))
 
 
 def _is_alive(descriptor: int) -> bool:

@@ -19,9 +19,11 @@ from migrator.pager.images import lazy_ranges
 from migrator.pager.inflow import inflow
 from migrator.pager.links import Link, prefer
 from migrator.pager.priority import answer_first, let_others_run
+from migrator.pager.room import Room
 from migrator.pager.sink import Sink, SinkOrder, SinkState, Task
 
 POLL_S = 0.05
+ROOM_POLL_S = 0.01  # 10 GB/s bring in that time what a room is ahead
 POISON_LIMIT_S = 2.0
 
 _log = logging.getLogger("sink")
@@ -32,6 +34,7 @@ class OwnSink(Sink):
 
     def __init__(self, directory: Path, order: SinkOrder) -> None:
         super().__init__(directory, order)
+        self._room = Room(directory, order.room_bytes)
         self._image_files = Path()
         self._inflow = inflow(self.guard)
         self._flowing = threading.Event()
@@ -41,7 +44,8 @@ class OwnSink(Sink):
         self._bulk_links = 0
 
     def begin(self, images: Path) -> None:
-        """Begin to answer faults; the restore itself has a few."""
+        """Begin to answer faults; the restore itself has a few. From here on every moment counts: no more room."""
+        self._room.yield_to(0)
         prefer(self.link(FAULTS))
         self._image_files = images
         if not self._began:
@@ -68,6 +72,7 @@ class OwnSink(Sink):
         self._bulk_links = len(purposes)
         for purpose in purposes:
             self._start(partial(self._serve_bulk, purpose), purpose)
+        self._start(self._yield_room, "room")
 
     @property
     def drained_bytes(self) -> int:
@@ -133,6 +138,13 @@ class OwnSink(Sink):
             else:
                 if not self._inflow.rest():
                     self.complete()
+
+    def _yield_room(self) -> None:
+        """Return the room that was made, ahead of the pages that come."""
+        while self.state is SinkState.DRAINING:
+            self._room.yield_to(self.drained_bytes)
+            time.sleep(ROOM_POLL_S)
+        self._room.close()
 
     def _mend_faults(self, broken: Link, error: OSError) -> None:
         """Freeze the tree, wait for the source to call again, and let the tree go on."""

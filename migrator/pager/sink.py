@@ -61,6 +61,7 @@ class SinkOrder(Value):
     reconnect_limit_s: float
     secret: str  # what the caller must name, known to the two hosts' daemons only
     plain: bool = False  # whether links are not encrypted
+    room_bytes: int = 0  # of memory to have at hand before any comes
 
 
 class SinkState(StrEnum):

@@ -228,6 +228,7 @@ class ParkedRestore(Arrival):
             self._ask({"do": "refresh"})
         self.layer_changed = False
         self._ask({"do": "begin"})
+        self._drain.wait_for_room()
         _ = in_flight.replay  # loaded now, for the commit must not wait for it
 
     def _call_podman(self, argv: list[str], configuration: Path) -> Scope:

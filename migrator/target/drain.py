@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from migrator.control import ControlClient, Message
 from migrator.errors import LifeboatError, PrerequisiteError
-from migrator.model import DrainDetails, Transport
+from migrator.model import DrainDetails, Pager, Transport
 from migrator.pager import sink
+from migrator.pager.room import RoomState
 from migrator.protocol.messages import Accepted, Proposal
 from migrator.runtime.scope import Scope
 from migrator.target.hall import Hall
 
 CONTROL_WAIT_S = 10.0
 GONE_WAIT_S = 0.5
+ROOM_POLL_S = 0.05
 GONE = "the page sink is gone"
 
 
@@ -62,6 +65,7 @@ class Drain:
                 pager=self._proposal.pager,
                 reconnect_limit_s=self._hall.settings.reconnect_limit_s,
                 secret=secrets.token_hex(16),
+                room_bytes=self._proposal.container.memory_bytes if self._makes_room else 0,
                 plain=self._hall.settings.pager_transport is self._proposal.transport is Transport.PLAIN,
             )
             (self._directory / sink.ORDER).write_text(order.model_dump_json())
@@ -76,6 +80,21 @@ class Drain:
             pager_addresses=self._hall.settings.pager_addresses,
             pager_transport=Transport.PLAIN if told.plain else Transport.TLS,
         )
+
+    @property
+    def _makes_room(self) -> bool:
+        return self._hall.settings.room_wait_s > 0 and self._proposal.pager is Pager.LIFEBOAT
+
+    @property
+    def room_bytes(self) -> int:
+        """Return how much memory is kept for what is to come."""
+        return RoomState.read(self._directory).held_bytes
+
+    def wait_for_room(self) -> None:
+        """Wait until there is room for what is to come, as long as the settings allow."""
+        deadline = time.monotonic() + self._hall.settings.room_wait_s
+        while not RoomState.read(self._directory).made and time.monotonic() < deadline:
+            time.sleep(ROOM_POLL_S)
 
     def expect(self, images: Path) -> None:
         """The restore is about to begin, with these images."""

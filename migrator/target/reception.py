@@ -83,8 +83,8 @@ class Reception:
     @property
     def reserved_bytes(self) -> int:
         """Return the memory this migration will still take from this host; room for it is taken already."""
-        waits = self._standing.takes_memory and not self.ended
-        return self.proposal.container.memory_bytes if waits else 0
+        left = self.proposal.container.memory_bytes - self._drain.room_bytes
+        return max(0, left) if self._standing.takes_memory and not self.ended else 0
 
     def reserve(self) -> Accepted:
         """Take the reservation; start the page sink, so that the source can call it at once."""
