@@ -19,6 +19,9 @@ from migrator.errors import ExecutionError, LifeboatError
 from migrator.runtime.criu_log import first_error
 
 START_LIMIT_S = 15.0
+OPTIONS = ("--scope", "--quiet", "--collect", "--property=ManagedOOMPreference=omit")
+"""A scope goes when its last process does. And systemd-oomd is to look elsewhere: it kills whole scopes, a page sink
+together with the guard that is there in case that the sink dies. systemd.resource-control(5), systemd 248."""
 
 
 def end_scope(name: str) -> None:
@@ -48,7 +51,7 @@ class Scope:
         """Start a program in a scope called `name`; its output goes to `log`."""
         wrapper: list[str] = []
         if Path("/run/systemd/system").exists() and shutil.which("systemd-run"):
-            wrapper = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={name}"]
+            wrapper = ["systemd-run", *OPTIONS, f"--unit={name}"]
         with log.open("ab") as output:
             return cls(name, spawn([*wrapper, *argv], stdout=output, stderr=output, env=env), log)
 

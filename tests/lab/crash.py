@@ -415,7 +415,7 @@ def leftovers(host: Host) -> list[str]:
     mounts = host.run(["sh", "-c", "grep -c -E 'criu-root|/merged ' /proc/self/mountinfo || true"]).output.strip()
     if int(mounts) > len(running.split()):
         found.append(f"{mounts} mounts for {len(running.split())} containers")
-    ours = "pgrep -a -f 'migrator[.]|lifeboat[-]guard|criu (dump|restore)' || true"
+    ours = "pgrep -a -f 'migrator[.]|lifeboat[-](guard|room)|criu (dump|restore)' || true"
     if processes := host.run(["sh", "-c", ours]).output:
         found.append(f"processes {processes.splitlines()[:3]}")
     return found
