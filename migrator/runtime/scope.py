@@ -20,7 +20,7 @@ from migrator.runtime.criu_log import first_error
 
 START_LIMIT_S = 15.0
 OPTIONS = ("--scope", "--quiet", "--collect", "--property=ManagedOOMPreference=omit")
-"""A scope goes when its last process does. And systemd-oomd is to look elsewhere: it kills whole scopes, a page sink
+"""A scope goes with its last process. And systemd-oomd is to look elsewhere: it kills whole scopes, a page sink
 together with the guard that is there in case that the sink dies. systemd.resource-control(5), systemd 248."""
 
 
