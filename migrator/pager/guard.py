@@ -13,12 +13,11 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 from migrator.errors import LifeboatError
 from migrator.pager import userfault
-from migrator.pager.child import call_itself
+from migrator.pager.child import settle_in
 from migrator.runtime.cgroup import Cgroup
 
 HOLD, TREE, GOODBYE = b"h", b"t", b"g"
@@ -26,7 +25,7 @@ MESSAGE_BYTES = 32
 NOWHERE = 4096  # an address no process has mapped (vm.mmap_min_addr), to ask whether there is a process
 LOOK_S = 0.2
 NAME = b"lifeboat-guard"
-LAST_TO_BE_KILLED = "-1000"  # oom_score_adj(5)
+LAST_TO_BE_KILLED = -1000
 
 
 class Holder(Protocol):
@@ -88,10 +87,7 @@ class _Held:
     def run(self) -> None:
         """Hold until the goodbye, or until the tree of a dead sink is dead; never returns."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(LAST_TO_BE_KILLED)
-        with suppress(OSError):
-            call_itself(NAME)
+        settle_in(NAME, LAST_TO_BE_KILLED)
         try:
             if not self._dismissed():
                 self._freeze()

@@ -20,7 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrator.pager.child import call_itself
+from migrator.host.hardware import spare_bytes
+from migrator.pager.child import settle_in
 
 STATE = "room"
 NAME = b"lifeboat-room"
@@ -28,12 +29,12 @@ PIECE_BYTES = 32 << 20
 AHEAD_BYTES = 96 << 20
 """Returned before it is needed: some pieces, for a kernel hands pages from processor to processor in lots."""
 
-LEAST_AVAILABLE = 0.05
+LEAST_AVAILABLE_PERCENT = 5
 """Of all memory; the reservation leaves more than that (`memory_headroom_percent`), unless somebody was quicker."""
 
 MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h, Linux 5.14
 NICENESS = 19
-FIRST_TO_BE_KILLED = "1000"  # oom_score_adj(5)
+FIRST_TO_BE_KILLED = 1000
 MESSAGE = struct.Struct("=Q")
 
 
@@ -117,17 +118,18 @@ class _Maker:
         os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED)
-        with suppress(OSError):
-            call_itself(NAME)
+        settle_in(NAME, FIRST_TO_BE_KILLED)
+
+    @property
+    def _held_bytes(self) -> int:
+        return sum(map(len, self._pieces))
 
     def _called(self) -> bool:
         return bool(select.select([self._channel], [], [], 0)[0])
 
     def _grow(self) -> bool:
         """Have another piece; return whether there may be more."""
-        size = min(PIECE_BYTES, self._wanted - sum(map(len, self._pieces)))
+        size = min(PIECE_BYTES, self._wanted - self._held_bytes)
         if size <= 0 or not is_available(size):
             return False
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -141,20 +143,15 @@ class _Maker:
         return True
 
     def _shrink(self, kept_bytes: int) -> None:
-        held = sum(map(len, self._pieces))
-        while self._pieces and held > kept_bytes:
-            piece = self._pieces.pop()
-            held -= len(piece)
-            piece.close()
+        while self._held_bytes > kept_bytes:
+            self._pieces.pop().close()
 
     def _tell(self) -> None:
         new = self._state.with_suffix(".new")
-        new.write_text(f"{os.getpid()} {sum(map(len, self._pieces))} {int(self._made)}\n")
+        new.write_text(f"{os.getpid()} {self._held_bytes} {int(self._made)}\n")
         new.replace(self._state)
 
 
 def is_available(size: int) -> bool:
-    """Say whether so many bytes may be taken; /proc/meminfo, proc_meminfo(5)."""
-    words = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
-    kib = {word[0]: int(word[1]) for word in words}
-    return (kib["MemAvailable:"] << 10) - size >= (kib["MemTotal:"] << 10) * LEAST_AVAILABLE
+    """Say whether so many bytes may be taken."""
+    return spare_bytes(LEAST_AVAILABLE_PERCENT) >= size

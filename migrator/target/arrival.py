@@ -85,9 +85,14 @@ class Arrival(ABC):
     def open(self) -> float:
         """Let it speak and run; return when (Unix seconds)."""
 
+    @property
+    def remains(self) -> bool:
+        """Say whether it runs here."""
+        return podman.is_running(self._proposal.container.name)
+
     def rises(self) -> bool:
         """Say whether what was committed here runs, perhaps after this host was down."""
-        return podman.is_running(self._proposal.container.name)
+        return self.remains
 
     @abstractmethod
     def surrender(self) -> None:

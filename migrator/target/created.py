@@ -65,10 +65,10 @@ class CreatedContainer(Arrival):
 
     def rises(self) -> bool:
         """See `Arrival.rises`; it is on disk, and its ban kept its restart policy back until it was opened."""
-        if not self.ready and self.lives and not super().rises():
+        if not self.ready and self.lives and not self.remains:
             with suppress(LifeboatError):
                 self.open()
-        return super().rises()
+        return self.remains
 
     def surrender(self) -> None:
         """Podman has it already."""

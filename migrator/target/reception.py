@@ -83,8 +83,8 @@ class Reception:
     @property
     def reserved_bytes(self) -> int:
         """Return the memory this migration will still take from this host; room for it is taken already."""
-        left = self.proposal.container.memory_bytes - self._drain.room_bytes
-        return max(0, left) if self._standing.takes_memory and not self.ended else 0
+        waits = self._standing.takes_memory and not self.ended
+        return max(0, self.proposal.container.memory_bytes - self._drain.room_bytes) if waits else 0
 
     def reserve(self) -> Accepted:
         """Take the reservation; start the page sink, so that the source can call it at once."""
@@ -260,7 +260,7 @@ class Reception:
     @property
     def remains(self) -> bool:
         """Say whether the tree is here; it is not when this host was down meanwhile."""
-        return podman.is_running(self.proposal.container.name)
+        return self._arrival.remains
 
     def abandon(self, reason: str) -> None:
         """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""

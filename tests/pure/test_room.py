@@ -13,6 +13,7 @@ import pytest
 
 from migrator.pager import room
 from migrator.pager.room import AHEAD_BYTES, NAME, PIECE_BYTES, Room, RoomState
+from migrator.runtime.hasten import resident_bytes
 
 MIB = 1 << 20
 WANTED = AHEAD_BYTES + 4 * PIECE_BYTES
@@ -32,10 +33,6 @@ def child(directory: Path) -> Path:
     return Path("/proc") / (directory / "room").read_text().split()[0]
 
 
-def resident(process: Path) -> int:
-    return int((process / "statm").read_text().split()[1]) * 4096
-
-
 def made(directory: Path) -> bool:
     state = RoomState.read(directory)
     return state.made and state.held_bytes > 0
@@ -46,11 +43,11 @@ def test_it_has_the_memory_and_returns_it_ahead_of_what_comes(tmp_path: Path) ->
     process = child(tmp_path)
     until(lambda: made(tmp_path))
     assert RoomState.read(tmp_path) == RoomState(WANTED, made=True)
-    had = resident(process)
+    had = resident_bytes(int(process.name))
     assert had >= WANTED
     made_of.yield_to(0)
     until(lambda: RoomState.read(tmp_path).held_bytes == 4 * PIECE_BYTES)
-    assert resident(process) <= had - AHEAD_BYTES + MIB, "the kernel has it back"
+    assert resident_bytes(int(process.name)) <= had - AHEAD_BYTES + MIB, "the kernel has it back"
     made_of.yield_to(PIECE_BYTES + 1)  # of a piece that is begun all is needed
     until(lambda: RoomState.read(tmp_path).held_bytes == 2 * PIECE_BYTES)
     made_of.yield_to(WANTED)
