@@ -299,8 +299,12 @@ class Cell:
 
     def _human_called(self) -> bool:
         """Say whether a human was called on some host: an outcome that is not settled."""
-        ended = [*self.entries(self.source)[:1], *self.entries(self.target)[:1]]
-        return any(item["phase"] == "lost" for item in ended) or self._daemons_told()
+        return any(map(self._waits_for_one, (self.source, self.target))) or self._daemons_told()
+
+    def _waits_for_one(self, host: Host) -> bool:
+        """Say whether a host's last migration is lost and open; one that fell back is lost, too, but settled."""
+        open_here = {item.get("migration") for item in self.unsettled(host)}
+        return any(item["phase"] == "lost" and item["migration"] in open_here for item in self.entries(host)[:1])
 
     def _daemons_told(self) -> bool:
         return any(map(self._calls, (self.source, self.target)))
