@@ -3,7 +3,8 @@
 Between the freeze and the announcement packets still reach the source, where the gate drops them. Their senders
 would repeat them 200 ms later and then after twice as long each time (RFC 6298, 5.5; TCP_RTO_MIN of Linux), so a
 client of a switchover that takes a quarter of a second would wait for almost half a second. `Capture` keeps them
-beside the gate, the commit carries them, and `replay` gives them to the restored container as if they came now.
+beside the gate, the commit carries them, and `replay` gives them to the restored container as if they came now. A
+container that is given back where it was gets them there.
 
 Only TCP is carried: to it a packet that comes late or twice is nothing new (RFC 9293, 3.4 and 3.10.7.4).
 """
@@ -83,11 +84,11 @@ class Capture:
 
 
 def replay(namespace: Path, addresses: Iterable[str], packets: Iterable[bytes]) -> int:
-    """Give a restored container what was meant for it; return how many packets that were.
+    """Give a container that runs again what was meant for it; return how many packets that were.
 
     Only what is whole, TCP, and for one of these addresses (with or without prefix length) is taken. It is sent to
     the namespace's own address, and so comes through its loopback, whatever routes it has: also through a shut
-    gate, so this is for after the commit. Raises `OSError`.
+    gate, so this is for after the decision. Raises `OSError`.
     """
     ours = {ipaddress.ip_interface(address).ip for address in addresses}
     taken = [packet for packet in within_limits(packets) if whole(packet, checksum_missing=False) == packet]

@@ -55,6 +55,7 @@ class Order(Value):
     pki: str
     settings: MigratorSettings
     pager: PagerAddress | None = None
+    addresses: tuple[str, ...] = ()  # all of the container's, without prefix length
     left_behind: tuple[str, ...] = ()  # addresses whose connections end here
 
 

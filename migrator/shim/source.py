@@ -18,7 +18,7 @@ from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method, Pager
 from migrator.network import gate, repair
-from migrator.network.in_flight import Capture, as_words
+from migrator.network.in_flight import Capture, as_words, replay
 from migrator.network.namespace import enter_private_network
 from migrator.network.sever import sever
 from migrator.pager.criu_source import PageServerSession
@@ -189,6 +189,13 @@ class SourceShim:
             self._dump.kill()
         FrozenTree(self._cgroup, self._namespace).give_back()
         _log.info("thawed after %.3f s", time.monotonic() - self._frozen_at)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Let the container have what came while it stood still; its senders would repeat it seconds later."""
+        if self._capture is not None:
+            with suppress(OSError):
+                replay(self._namespace, self._order.addresses, self._capture.packets())
 
     def _resume(self) -> Message:
         """A human lets the committed container run here again; the journal has that word."""

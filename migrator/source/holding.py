@@ -16,7 +16,7 @@ from migrator.container.settle import start_anew
 from migrator.control import ControlClient, Message
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, Transport
-from migrator.network.sever import left_behind
+from migrator.network.sever import all_addresses, left_behind
 from migrator.peers.client import PeerClient
 from migrator.protocol.journal import Side
 from migrator.protocol.messages import Accepted, InFlight, ParkRequest
@@ -158,6 +158,7 @@ class ParkedCheckpoint(Holding):
             pki=str(self._shared.directory / "pki"),
             settings=self._shared.settings,
             pager=pager,
+            addresses=all_addresses(self._container.networks),
             left_behind=left_behind(self._container.networks),
         )
 

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from migrator.peers import reach
 from tests.lab.lab import Lab
 from tests.lab.scene import ADDRESS, CONTAINER, Scene
+from tests.lab.stops import Turnstile, stop_named
 
 pytestmark = pytest.mark.real
 
-PATIENCE_S = 20
+RTO_S = 20
 """The client's kernel waits as long before it sends anything again (rto_min, ip-route(8)), for connections, too."""
+
+MIGRATE = ["lifeboat", "migrate", CONTAINER, "--to", "beta"]
 
 CROWD = """
 import socket, sys, threading, time
@@ -56,27 +60,68 @@ def scene(lab: Lab, tmp_path: Path) -> Iterator[Scene]:
         found.start_container(64)
         yield found
     finally:
+        lab.heal()
         found.close()
 
 
-def test_no_client_sends_anything_twice(scene: Scene) -> None:
+class Crowd:
+    """The clients, who ask from the beginning on."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._process = scene.lab.client.spawn([sys.executable, "-c", CROWD, ADDRESS], stdin=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"asking\n"
+        self._before = repeated(scene)
+
+    def longest_s(self) -> float:
+        """Return how long one of them waited at most, when all have gone on asking for a while."""
+        return float(self._process.communicate(b"\n", timeout=120)[0])
+
+    def sent_again(self) -> int:
+        """Return how many packets they have sent again."""
+        return repeated(self._scene) - self._before
+
+    def close(self) -> None:
+        """Send them home."""
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def crowd(scene: Scene) -> Iterator[Crowd]:
+    """Clients whose kernel is in no hurry to send anything again."""
     client = scene.lab.client
-    client.run(["ip", "route", "replace", f"{ADDRESS}/32", "dev", "eth0", "rto_min", f"{PATIENCE_S}s"])
-    crowd = client.spawn([sys.executable, "-c", CROWD, ADDRESS], stdin=subprocess.PIPE)
+    client.run(["ip", "route", "replace", f"{ADDRESS}/32", "dev", "eth0", "rto_min", f"{RTO_S}s"])
     try:
-        assert crowd.stdout is not None
-        assert crowd.stdout.readline() == b"asking\n"
-        before = repeated(scene)
-        argv = ["lifeboat", "migrate", CONTAINER, "--to", "beta"]
-        scene.source.run(argv, timeout_s=180)
-        longest_s = float(crowd.communicate(b"\n", timeout=120)[0])
+        found = Crowd(scene)
+        try:
+            yield found
+        finally:
+            found.close()
     finally:
-        crowd.kill()
-        crowd.wait()
         client.run(["ip", "route", "delete", f"{ADDRESS}/32"])
+
+
+def test_no_client_sends_anything_twice(scene: Scene, crowd: Crowd) -> None:
+    scene.source.run(MIGRATE, timeout_s=180)
+    longest_s = crowd.longest_s()
     outcome = scene.lifeboat(scene.source, "history")[0]
-    assert outcome["freeze_ms"] / 2000 < longest_s < PATIENCE_S, json.dumps(outcome)
-    assert repeated(scene) == before
+    assert outcome["freeze_ms"] / 2000 < longest_s < RTO_S, json.dumps(outcome)
+    assert crowd.sent_again() == 0
+
+
+def test_nor_when_the_container_stays_where_it_is(scene: Scene, crowd: Crowd) -> None:
+    """The network between the hosts is cut while it stands still: it is given back, and hears what was asked."""
+    turnstile = Turnstile(scene.source, stop_named("source: restore"), 60)
+    with scene.source.spawn(MIGRATE) as moving:
+        with turnstile.hold():
+            scene.lab.cut("alpha", "beta")
+        moving.communicate(timeout=60)
+    assert moving.returncode != 0
+    assert scene.source.run(["podman", "inspect", "--format", "{{.State.Status}}", CONTAINER]).output == "running\n"
+    assert reach.PATIENCE_S / 2 < crowd.longest_s() < RTO_S
+    assert crowd.sent_again() == 0
 
 
 def repeated(scene: Scene) -> int:
