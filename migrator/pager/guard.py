@@ -2,8 +2,8 @@
 
 A closed userfaultfd turns missing pages into zeros, and the container would go on with them. The guard is a child
 forked when the sink starts; it does nothing but hold what it is given. When the sink dies without a word, it
-freezes the tree, and keeps everything open until the tree is dead. It has a name of its own, so that whoever ends
-the sink by its name or command line does not end both.
+freezes the tree, and keeps everything open until the tree is dead. It has a name and a scope of its own, so that
+whoever ends the sink, by its name, its command line or its scope, does not end both.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from migrator.errors import LifeboatError
 from migrator.pager import userfault
 from migrator.pager.child import settle_in
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.scope import enter_scope
 
 HOLD, TREE, GOODBYE = b"h", b"t", b"g"
 MESSAGE_BYTES = 32
@@ -42,13 +43,13 @@ class Holder(Protocol):
 class Guard:
     """The sink's end of its guard."""
 
-    def __init__(self) -> None:
-        """Fork the guard; only before any thread is started."""
+    def __init__(self, scope: str = "") -> None:
+        """Fork the guard, into a systemd scope of this name if any; only before any thread is started."""
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pid = os.fork()
         if self._pid == 0:
             self._channel.close()
-            _Held(theirs).run()
+            _Held(theirs).run(scope)
         theirs.close()
 
     @property
@@ -84,11 +85,17 @@ class _Held:
         self._descriptors: list[int] = []
         self._pid = 0
 
-    def run(self) -> None:
-        """Hold until the goodbye, or until the tree of a dead sink is dead; never returns."""
+    def run(self, scope: str) -> None:
+        """Hold until the goodbye, or until the tree of a dead sink is dead; never returns.
+
+        What it is given while systemd is asked waits in the channel, and is held there.
+        """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         settle_in(NAME, LAST_TO_BE_KILLED)
         try:
+            if scope:
+                with suppress(LifeboatError, OSError):
+                    enter_scope(scope, os.getpid())
             if not self._dismissed():
                 self._freeze()
                 while any(map(_is_alive, self._descriptors)):

@@ -109,7 +109,7 @@ class Sink(ABC):
         self._ended_at = 0.0
         self._restored = False  # whether the restore has said that it sent all of its tasks
         self._finished = False
-        self.guard = Guard()
+        self.guard = Guard(f"lifeboat-guard-{order.migration}")
 
     @abstractmethod
     def begin(self, images: Path) -> None:

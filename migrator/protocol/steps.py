@@ -9,7 +9,8 @@ The rules, in one place:
 - A target opens its gate only by the source's `commit`, and aborts a restored tree only by its `abort`.
 - A target's own row is its promise: after `abort` it never opens, after `commit` it never clears away.
 - A source gives back only what was never committed, or what a human resumes after the target's proof.
-- A source releases only when the target says that it needs nothing more.
+- A source releases only when the target says that it needs nothing more: the memory is there, and the files are on
+  disk, so that a power cut there takes nothing that was safe here.
 - What a human decides later is a row too (`Fate`), and again the first writer wins: a target that has yielded never
   starts the container, one that has fallen back never yields.
 """
@@ -46,12 +47,15 @@ def next_step(
     patient: bool,
     remains: bool = True,
     opened: bool = True,
+    durable: bool = True,
 ) -> Step:
     """Return what a target does by itself, from its journal's decision and the source's word.
 
     `told` is None when the source does not answer; then `patient` says that it may yet come back. `remains`: the
     tree is here; it is not when this host was down meanwhile, and then a human may have resumed the source's.
     `opened`: the container may have spoken here. While it has not, a source that answers has lost nothing.
+    `durable`: its files were written to this host's disks; where they were not and the host was down, a start from
+    them may lose what the source still has.
     """
     promised = standing is Standing.YIELDED  # and not cleared away yet: its daemon died in between
     if promised or (told is not None and told.resumed and standing not in OVER):
@@ -59,7 +63,8 @@ def next_step(
     if own is Decision.ABORT:
         return Step.ABORT
     if standing in (Standing.LOST, Standing.FALLING_BACK):
-        return _after_loss(standing, own, told, remains=remains, opened=opened)
+        startable = remains or (durable and told is not None)
+        return _after_loss(standing, own, told, startable=startable, opened=opened)
     if standing is Standing.RESTORED:
         return AFTER_RESTORE.get(own or (told.decision if told else ""), Step.WAIT)
     if standing is Standing.DRAINED and (told.ended if told else not patient):
@@ -69,13 +74,13 @@ def next_step(
 
 
 def _after_loss(
-    standing: Standing, own: Decision | None, told: DecisionTold | None, *, remains: bool, opened: bool
+    standing: Standing, own: Decision | None, told: DecisionTold | None, *, startable: bool, opened: bool
 ) -> Step:
     if own is None:
         return Step.ABORT  # what was parked here is gone, so the promise not to open it costs nothing
     if standing is Standing.LOST and told is not None and not opened:
         return Step.WAIT  # the source calls a human, who resumes it there
-    return Step.FALL_BACK if remains or told is not None else Step.CALL_A_HUMAN
+    return Step.FALL_BACK if startable else Step.CALL_A_HUMAN
 
 
 BEFORE_RESTORE = frozenset({Standing.RESERVED, Standing.PARKED})

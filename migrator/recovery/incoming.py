@@ -100,6 +100,7 @@ class Caretaker:
             patient=patient,
             remains=report.standing not in NEED_REMAINS or reception.remains,
             opened=reception.may_have_spoken,
+            durable=reception.record.was_written,
         )
         self._take(step, reception, report.reason, told)
 

@@ -23,11 +23,25 @@ OPTIONS = ("--scope", "--quiet", "--collect", "--property=ManagedOOMPreference=o
 """A scope goes with its last process. And systemd-oomd is to look elsewhere: it kills whole scopes, a page sink
 together with the guard that is there in case that the sink dies. systemd.resource-control(5), systemd 248."""
 
+MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+
 
 def end_scope(name: str) -> None:
     """Kill whatever is left in a scope, whoever started it; quiet when there is none."""
     if shutil.which("systemctl"):
         run(["systemctl", "kill", "--signal=KILL", f"{name}.scope"], timeout_s=START_LIMIT_S, check=False)
+
+
+def enter_scope(name: str, pid: int) -> None:
+    """Move a process out of the scope it was started in, into one called `name`; without systemd it stays.
+
+    org.freedesktop.systemd1(5), StartTransientUnit; the properties are those of `OPTIONS`.
+    """
+    if shutil.which("busctl"):
+        properties = ["3", "PIDs", "au", "1", str(pid), "CollectMode", "s", "inactive-or-failed"]
+        properties += ["ManagedOOMPreference", "s", "omit"]
+        argv = ["busctl", "--quiet", "call", *MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", f"{name}.scope"]
+        run([*argv, "fail", *properties, "0"], timeout_s=START_LIMIT_S, check=False)
 
 
 def scope_active(name: str) -> bool:

@@ -71,6 +71,8 @@ class Handover:
                 self.tell()
             if step is SourceStep.CALL_A_HUMAN:
                 raise self._human(report)
+            if report is not None and report.standing is Standing.DRAINING and report.reason:
+                raise self._unwritten(report)
             self._holding.look_after()
             time.sleep(POLL_S)
 
@@ -102,7 +104,7 @@ class Handover:
             self.report = self._target.call("GET", path, None, Report, timeout_s=CONTROL_WAIT_S)
         except PeerError:
             return None
-        if self.report.standing is Standing.DRAINING:
+        if self.report.standing is Standing.DRAINING and self.report.drained_bytes:
             self._timeline.progress(self.report, self._container.memory_bytes)
         return self.report
 
@@ -120,6 +122,13 @@ class Handover:
             f"it {here}, as it was at the switchover",
             code="drain-lost" if report.standing is Standing.LOST else "target-lost",
             hint=f"to let it run here again: {recover} --resume-here",
+        )
+
+    def _unwritten(self, report: Report) -> ExecutionError:
+        return ExecutionError(
+            f"{self._container.name} runs on {self._target.name}, but {report.reason}; it is kept here as well",
+            code="files-not-written",
+            hint=f"mend the file systems of {self._target.name}, then: systemctl restart lifeboatd there",
         )
 
     def _release(self) -> None:

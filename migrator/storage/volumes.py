@@ -41,6 +41,12 @@ class Volumes:
             return None
         return Path(mount.path) if mount.binds else podman.volume_path(mount.name)
 
+    def places(self) -> set[Path]:
+        """Return directories on all file systems to which files of this container go."""
+        store = podman.places()
+        bound = {Path(mount.path) for mount in self._paths.values() if mount.binds}
+        return {store.graph_root, store.volumes, *(path if path.is_dir() else path.parent for path in bound)}
+
     def remove(self) -> None:
         """Take away what was made here."""
         for name in self._created:

@@ -11,6 +11,7 @@ from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.protocol.messages import ParkRequest
 from migrator.runtime import podman, tombstone
 from migrator.target.arrival import Arrival
+from migrator.target.record import Record
 
 
 class CreatedContainer(Arrival):
@@ -18,8 +19,8 @@ class CreatedContainer(Arrival):
 
     @property
     def ready(self) -> bool:
-        """See `Arrival.ready`: it is when its files are here, which the source says by the restore."""
-        return (self._directory / "ready").exists()
+        """See `Arrival.ready`: it is when its files are here, and written; the source says when they have come."""
+        return Record(self._hall, self._proposal).was_written
 
     @property
     def lives(self) -> bool:
@@ -53,9 +54,8 @@ class CreatedContainer(Arrival):
         return None
 
     def make_ready(self, images: bytes | None) -> None:
-        """The files are here."""
+        """The files are here; its reception writes them out."""
         del images
-        (self._directory / "ready").touch()
 
     def open(self) -> float:
         """Start it; from here on its restart policy may do so, too."""
@@ -65,7 +65,8 @@ class CreatedContainer(Arrival):
 
     def rises(self) -> bool:
         """See `Arrival.rises`; it is on disk, and its ban kept its restart policy back until it was opened."""
-        if not self.ready and self.lives and not self.remains:
+        was_down = not self._directory.exists()
+        if was_down and self.lives and not self.remains:
             with suppress(LifeboatError):
                 self.open()
         return self.remains

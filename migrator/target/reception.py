@@ -29,7 +29,8 @@ from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import Volumes
 from migrator.target.arrival import Arrival, ParkedRestore
 from migrator.target.created import CreatedContainer
-from migrator.target.drain import Drain, Progress
+from migrator.target.delivery import Delivery
+from migrator.target.drain import Drain
 from migrator.target.hall import Hall
 from migrator.target.record import Record
 
@@ -52,12 +53,13 @@ class Reception:
         if proposal.method is Method.COLD:
             self._arrival = CreatedContainer(hall, proposal, *places)
         self._volumes = Volumes(proposal.container)
+        lazy = proposal.method is Method.LAZY
+        self._delivery = Delivery(self._drain, self.record, self._volumes.places, lazy=lazy)
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
         self.may_have_spoken = False  # whether the gate may have been open
         self._accepted: Accepted | None = None
         self._standing = Standing.RESERVED
-        self._progress = Progress(SinkState.WAITING)
         self._reason = ""
         self._heard_at = time.monotonic()
 
@@ -83,7 +85,7 @@ class Reception:
     @property
     def reserved_bytes(self) -> int:
         """Return the memory this migration will still take from this host; room for it is taken already."""
-        waits = self._standing.takes_memory and not self.ended
+        waits = self._standing.takes_memory and not (self._delivery.memory_is_here or self.ended)
         return max(0, self.proposal.container.memory_bytes - self._drain.room_bytes) if waits else 0
 
     def reserve(self) -> Accepted:
@@ -140,6 +142,8 @@ class Reception:
             self._check(Standing.PARKED)
             began_at = time.time()
             self._arrival.make_ready(images)
+            if self.proposal.method is Method.COLD:
+                self._delivery.write_files()  # it may start, also by itself, as soon as it is committed
             self._standing = Standing.RESTORED
             self._restored_in_ms = (time.time() - began_at) * 1000
 
@@ -184,22 +188,16 @@ class Reception:
             raise
 
     def _let_memory_flow(self) -> None:
-        if self.proposal.method is Method.LAZY:
-            pid = self._arrival.pid or podman.first_pid(self.proposal.container.id)  # what is frozen on a loss
-            self.may_have_spoken = True
-            try:
-                self._drain.go(pid)
-            except LifeboatError as error:
-                if self._drain.look().state is SinkState.LOST:
-                    self._lose(f"{error}: its memory cannot come any more")
-                raise
-            self._standing = Standing.DRAINING
-        else:
-            self._has_everything()
-
-    def _has_everything(self) -> None:
-        self.record.drained()
-        self._standing = Standing.DRAINED
+        self.may_have_spoken = True
+        if self.proposal.method is Method.LAZY and not self._arrival.pid:
+            self._arrival.pid = podman.first_pid(self.proposal.container.id)  # what is frozen on a loss
+        try:
+            self._delivery.begin(self._arrival.pid)
+        except LifeboatError as error:
+            if self._delivery.look().state is SinkState.LOST:
+                self._lose(f"{error}: its memory cannot come any more")
+            raise
+        self._standing = Standing.DRAINING
 
     def _lose(self, reason: str) -> None:
         if self._standing is not Standing.LOST:
@@ -230,31 +228,31 @@ class Reception:
         lazy = self.proposal.method is Method.LAZY
         if self.record.fate is not None:
             self._standing = Standing.FALLING_BACK if self.record.fate is Fate.FALL_BACK else Standing.YIELDED
-        elif self.record.was_drained:
+        elif self.record.was_drained and self.record.was_written:
             self._standing = Standing.DRAINED
-        elif self.remains and (self._drain.present or not lazy):
+        elif self.remains and (self._drain.present or self.record.was_drained or not lazy):
             self._let_memory_flow()
         else:
-            self._lose(f"{self._hall.host} was down before it had all memory")
+            self._lose(f"{self._hall.host} was down before it had all memory, and all files on its disks")
 
     def report(self) -> Report:
         """Tell how the migration stands, and notice here that its drain has ended, or what was parked has died."""
         with self._lock:
             if self._standing is Standing.DRAINING:
-                self._progress = self._drain.look()
-                if self._progress.state is SinkState.LOST:
-                    self._lose(self._progress.reason)
-                elif self._progress.state is SinkState.DRAINED:
-                    self._has_everything()
+                if self._delivery.look().state is SinkState.LOST:
+                    self._lose(self._delivery.progress.reason)
+                elif self._delivery.complete:
+                    self._standing = Standing.DRAINED
             elif self._standing in (Standing.PARKED, Standing.RESTORED) and not self._arrival.lives:
                 self._lose("what was restored here is gone: its shim died")
+            progress = self._delivery.progress
             return Report(
                 migration=self._id,
                 standing=self._standing,
-                drained_bytes=self._progress.drained_bytes,
-                drain=self._progress.details,
-                drain_s=self._progress.drain_s,
-                reason=self._reason,
+                drained_bytes=progress.drained_bytes,
+                drain=progress.details,
+                drain_s=progress.drain_s,
+                reason=self._reason or self._delivery.trouble,
             )
 
     @property
@@ -339,6 +337,7 @@ class Reception:
             self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
 
     def _kill_lost(self) -> None:
+        self._delivery.write_files()
         self.record.seal(Fate.FALL_BACK)
         self._standing = Standing.FALLING_BACK
         if self._opened_at is None:

@@ -12,6 +12,7 @@ from migrator.protocol.messages import Proposal, Report
 from migrator.target.hall import Hall
 
 DRAINED = "all memory is here"
+WRITTEN = "its files are on disk"
 
 
 class Record:
@@ -63,14 +64,28 @@ class Record:
             raise ExecutionError(f"too late: {sealed} was decided here", code="sealed")
 
     def drained(self) -> None:
-        """The memory is complete: nothing more is needed of the source."""
-        self.write(Phase.DRAIN, DRAINED)
+        """The memory is complete; idempotent."""
+        if not self.was_drained:
+            self.write(Phase.DRAIN, DRAINED)
+
+    def written(self) -> None:
+        """The files would survive a power cut here; idempotent."""
+        if not self.was_written:
+            self.write(Phase.DRAIN, WRITTEN)
 
     @property
     def was_drained(self) -> bool:
-        """Say whether `drained` was written, perhaps before this host was down."""
+        """Say whether the memory was complete, perhaps before this host was down."""
+        return self._has(DRAINED)
+
+    @property
+    def was_written(self) -> bool:
+        """Say whether the files were written, perhaps before this host was down."""
+        return self._has(WRITTEN)
+
+    def _has(self, message: str) -> bool:
         events = self._hall.journal.events(self._id)
-        return any(event.phase is Phase.DRAIN and event.message == DRAINED for event in events)
+        return any(event.phase is Phase.DRAIN and event.message == message for event in events)
 
     @property
     def ended_as(self) -> Phase | None:

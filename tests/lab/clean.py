@@ -27,7 +27,7 @@ def clean(lab: Lab) -> None:
 
 
 END_SINKS = """
-systemctl list-units --plain --no-legend 'lifeboat-sink-*.scope' | while read -r unit rest; do
+systemctl list-units --plain --no-legend 'lifeboat-sink-*' 'lifeboat-guard-*' | while read -r unit rest; do
     systemctl kill --signal=KILL "$unit" || true
 done
 """

@@ -78,6 +78,7 @@ STOPS = (
     Stop("target: gate open", "target", "commit"),
     Stop("source: drain", "source", "drain"),
     Stop("target: all memory here", "target", "drain", "all memory"),
+    Stop("target: files on disk", "target", "drain", "its files"),
     Stop("source: release", "source", "release"),
     Stop("target: complete", "target", "done"),
     Stop("source: done", "source", "done"),

@@ -60,6 +60,8 @@ class State(NamedTuple):
     t_row: Decision | None = None
     t_fate: Fate | None = None
     t_full: bool = False  # journalled: the memory is complete
+    t_files: bool = False  # journalled: the files would survive a power cut
+    t_torn: bool = False  # one came before that
     t_banned: bool = False
     t_record: bool = False
     t_done: bool = False
@@ -86,8 +88,8 @@ def standing(state: State) -> Standing:
         (state.t_fate is Fate.FALL_BACK, fallen),
         (state.t_row is Decision.ABORT, Standing.ABORTED),
         (state.t_done, Standing.COMPLETE),
-        (state.t_full, Standing.DRAINED),
-        (state.t_tree == "part", Standing.DRAINING),
+        (state.t_full and state.t_files, Standing.DRAINED),
+        (state.t_tree in ("part", "full"), Standing.DRAINING),
         (state.t_tree == "silent", Standing.RESTORED),
         (state.t_row is Decision.COMMIT, Standing.LOST),
         (state.t_shim, Standing.PARKED),
@@ -213,17 +215,23 @@ def _target(state: State) -> Iterator[tuple[str, State]]:
             state._replace(t_tree="none", t_shim=False, t_record=False, t_banned=False, t_done=True),
         )
     for patient in (True, False):
-        remains = state.t_tree != "none"
-        yield from _settles(
-            state,
+        step = next_step(
             now,
-            next_step(now, state.t_row, told(state), patient=patient, remains=remains, opened=not state.t_silent),
+            state.t_row,
+            told(state),
+            patient=patient,
+            remains=state.t_tree != "none",
+            opened=not state.t_silent,
+            durable=state.t_files,
         )
+        yield from _settles(state, now, step)
     joined = state.s_host and state.s_tree == "frozen" and not state.cut
-    if now is Standing.DRAINING and not joined:
+    if state.t_tree == "part" and not joined:
         yield "sink gives up", state._replace(t_tree="stopped")
-    if now is Standing.DRAINING and joined:
+    if state.t_tree == "part" and joined:
         yield "drain", state._replace(t_tree="full", t_full=True)
+    if now is Standing.DRAINING and not state.t_files:
+        yield "the files are written", state._replace(t_files=True)
 
 
 def _hears(state: State) -> Iterator[tuple[str, State]]:
@@ -266,7 +274,10 @@ def _settles(state: State, now: Standing, step: Step) -> Iterator[tuple[str, Sta
     elif step is Step.FALL_BACK and state.t_fate is None:
         yield "target decides to fall back", state._replace(t_fate=Fate.FALL_BACK)
     elif step is Step.FALL_BACK:
-        yield "target starts anew", state._replace(t_tree="cold", t_banned=False, t_shim=False, t_done=True)
+        yield (
+            "target starts anew",
+            state._replace(t_tree="cold", t_files=True, t_banned=False, t_shim=False, t_done=True),
+        )
     elif step is Step.CALL_A_HUMAN and not state.human:
         yield "target calls a human", state._replace(human=True)
     elif step is Step.YIELD and state.t_fate is None:
@@ -346,6 +357,7 @@ def _deaths(state: State) -> Iterator[tuple[str, State]]:
                 t_shim=False,
                 t_silent=False,
                 t_tree="none",
+                t_torn=state.t_torn or (state.t_row is Decision.COMMIT and not state.t_files),
                 lost_memory=state.lost_memory or lost,
             ),
         )
@@ -381,6 +393,10 @@ def wrong(state: State) -> str:
         return "two open gates"
     if state.t_full and state.t_row is not Decision.COMMIT:
         return "runs without a commit"
+    if not state.s_record and not state.t_files:
+        return "the only files could be lost in a power cut"
+    if state.t_tree == "cold" and state.t_torn:
+        return "started from files that a power cut has torn"
     anywhere = state.s_tree in ("run", "frozen") or state.t_tree in ("full", "cold")
     if not anywhere and not state.lost_memory:
         return "on neither host, and no host was lost"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from migrator.protocol import steps
 from migrator.protocol.messages import Standing
 from migrator.protocol.steps import Reply, SourceStep, Step
 from tests.pure import protocol_model as model
@@ -71,6 +72,18 @@ MUTATIONS = {
         "on neither host, and no host was lost",
     ),
     "opens what it aborted": ("answer_commit", lambda *_: Reply.DO, "two open gates"),
+    "releases before the files are on disk": (
+        "source_step",
+        lambda own, target, **words: (
+            SourceStep.RELEASE if own and target is Standing.DRAINING else steps.source_step(own, target, **words)
+        ),
+        "the only files could be lost in a power cut",
+    ),
+    "trusts files that were not on disk": (
+        "next_step",
+        lambda *now, **words: steps.next_step(*now, **{**words, "durable": True}),
+        "started from files that a power cut has torn",
+    ),
     "lets two start": ("may_resume", lambda *_, **__: "", "two open gates"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.crash import FAULTS, Cell
+from tests.lab.crash import FAULTS, GUARD, Cell, Fault
 from tests.lab.lab import Lab
 from tests.lab.stops import stop_named
 
@@ -35,12 +35,14 @@ CELLS = (
     ("lazy", "source: drain", "source shim", TARGET),
     ("lazy", "target: all memory here", "target host", BOOTED_LATER),
     ("lazy", "target: all memory here", "disk full at the target", TARGET),
+    ("lazy", "target: files on disk", "target host", BOOTED_LATER),
     ("lazy", "source: release", "source host", TARGET),
     ("full", "source: restore", "target daemon", SOURCE),
     ("full", "source: COMMIT", "source daemon", TARGET),
     ("cold", "source: restore", "source daemon", ANEW_HERE),
     ("cold", "target: restore parked", "target host", SOURCE),
     ("cold", "source: COMMIT", "target daemon", ANEW_THERE),
+    ("cold", "source: COMMIT", "target host", ANEW_THERE),
 )
 
 
@@ -73,3 +75,21 @@ def test_nothing_is_lost_doubled_or_corrupted(
     assert verdict.wrong == [], verdict
     assert verdict.outcome in outcomes, verdict
     assert (verdict.thawed_s or 0) < THAWED_WITHIN_S, verdict
+
+
+def test_the_guard_outlives_the_whole_scope_of_its_sink(stage: Callable[[str], Cell]) -> None:
+    """One who ends a unit ends all that is in it; what holds the missing pages is in two."""
+    cell, survived = stage("lazy"), []
+
+    def kill_scope(cell: Cell) -> None:
+        cell.target.run(["systemctl", "kill", "--signal=KILL", "lifeboat-sink-*.scope"])
+        survived.extend(cell.processes(cell.target, GUARD))
+
+    try:
+        verdict = cell.run(stop_named("source: drain"), Fault("the sink's scope", kill_scope))
+        assert cell.processes(cell.target, "migrator.pager") == []
+    finally:
+        cell.put_away()
+    assert len(survived) == 1
+    assert verdict.wrong == [], verdict
+    assert verdict.outcome == "human", verdict

@@ -107,7 +107,19 @@ def test_crius_own_pager_can_be_chosen(scene: Scene) -> None:
     check_undisturbed(scene, "beta")
 
 
-def test_a_volume_and_the_writable_layer_move_along(lab: Lab, tmp_path: Path) -> None:
+def written_at(host: Host, phase: str, message: str = "") -> float:
+    """Return when a host's journal was given a line (Unix seconds)."""
+    script = """
+import json, sqlite3
+lines = sqlite3.connect("/var/lib/lifeboat/journal.db").execute("SELECT event FROM line")
+print(json.dumps([json.loads(line) for line, in lines]))
+"""
+    events = json.loads(host.run(["python3", "-c", script]).output)
+    return next(float(event["at"]) for event in events if (event["phase"], event["message"]) == (phase, message))
+
+
+@pytest.mark.parametrize("method", ["lazy", "full"])
+def test_a_volume_and_the_writable_layer_move_along(lab: Lab, tmp_path: Path, method: str) -> None:
     scene = Scene(lab, tmp_path)
     try:
         scene.start_daemons("lazy")
@@ -116,9 +128,12 @@ def test_a_volume_and_the_writable_layer_move_along(lab: Lab, tmp_path: Path) ->
         scene.source.run([*argv, "localhost/lifeboat-base:1", "sh", "-c", script])
         written = ["podman", "exec", CONTAINER, "cat", "/root/layer", "/data/volume"]
         scene.wait("the files", lambda: scene.source.run(written, check=False).status == 0, 20)
-        moved = migrate(scene)
+        moved = migrate(scene, "--method", method)
         assert moved.status == 0, moved.errors
         assert scene.target.run(written).output == "layer\nvolume\n"
+        on_disk = written_at(scene.target, "drain", "its files are on disk")
+        assert written_at(scene.target, "drain", "all memory is here") < written_at(scene.source, "release")
+        assert on_disk < written_at(scene.source, "release")
     finally:
         scene.close()
 
