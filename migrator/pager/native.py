@@ -43,6 +43,7 @@ def _load() -> ctypes.CDLL | None:
         ("inflow_flow", None, (pointer, ctypes.c_int)),
         ("inflow_answer", ctypes.c_int, (pointer, pointer, pointer)),
         ("inflow_fetch", ctypes.c_int, (pointer, pointer, pointer)),
+        ("inflow_bulk_bytes", ctypes.c_size_t, ()),
         ("inflow_rest", ctypes.c_int, (pointer,)),
         ("inflow_tell", None, (pointer, pointer)),
         ("inflow_poison", ctypes.c_int, (pointer, pointer)),

@@ -15,8 +15,7 @@ from migrator.pager.native import address_of, library, reason
 from migrator.pager.packing import decompress
 from migrator.pager.statistics import LIMITS_US, Latencies, Statistics
 
-FAULT_BYTES = 8 << 10  # these three as in inflow.c
-BULK_BYTES = 1 << 20
+FAULT_BYTES = 8 << 10  # these as in inflow.c
 NOTHING, UNPACK, BROKEN_LINK, BAD_ANSWER = 0, 1, -1, -2
 COUNTS = 6  # before the classes of latencies
 
@@ -102,7 +101,8 @@ class NativeFetcher:
     def __init__(self, c: Any, inflow: c_void_p) -> None:
         self._c, self._inflow = c, inflow
         # On a page's border, where the kernel copies fastest.
-        self._data, self._packed = (memoryview(mmap.mmap(-1, BULK_BYTES)) for _ in range(2))
+        size = c.lifeboat_inflow_bulk_bytes()
+        self._data, self._packed = (memoryview(mmap.mmap(-1, size)) for _ in range(2))
         self._window = _made(c.lifeboat_window(address_of(self._data), address_of(self._packed)))
 
     def fetch(self, link: Link) -> None:

@@ -139,6 +139,7 @@ class Report(Value):
     drain_s: float = 0.0
     drain: DrainDetails | None = None
     reason: str = ""
+    unwritten: str = ""  # its memory is there, but not all of its files on disk, and will not be: why
 
 
 class InFlight(Value):

@@ -186,6 +186,11 @@ TAKEN = frozenset(
 )
 
 
+def sealed_as(fate: Fate) -> Standing:
+    """Return how a target stands that has found this row of its own, and not what was to follow it."""
+    return Standing.FALLING_BACK if fate is Fate.FALL_BACK else Standing.YIELDED
+
+
 def answer_yield(standing: Standing, own: Decision | None, fate: Fate | None) -> Reply:
     """Answer a source at which a human wants to resume: a target that says yes never runs the container again."""
     if fate is Fate.YIELD or own is Decision.ABORT:
@@ -207,11 +212,15 @@ def may_resume(own: Decision | None, target: Standing | None, *, declared_dead: 
 
 
 def may_take_over(
-    standing: Standing, own: Decision | None, told: DecisionTold | None, *, declared_dead: bool
+    standing: Standing, own: Decision | None, told: DecisionTold | None, *, declared_dead: bool, torn: bool = False
 ) -> str:
-    """Return why a human may not start the container at the target; empty when he may."""
+    """Return why a human may not start the container at the target; empty when he may.
+
+    `torn`: its files may not be whole here, for the host was down before they were on disk.
+    """
     if standing is Standing.LOST:
-        return ""
+        better = torn and told is not None
+        return "the source answers, and has the files that may be torn here: resume it there" if better else ""
     if standing is not Standing.RESTORED:
         return f"it is {standing} here"
     if own is not None:

@@ -154,8 +154,14 @@ class Settlement:
             reception.forget()
             return reception.record.outcome(Phase.LOST, "a human threw away what was here")
         told = ask_source(self._peers, reception.proposal)
-        standing = reception.report().standing
-        _refuse(may_take_over(standing, entry.decision, told, declared_dead=declared_dead))
+        report = reception.report()
+        if report.unwritten:  # it runs here: that is all there is to say
+            reception.delivery.trust_files()
+            return reception.record.outcome(Phase.DONE, "")
+        torn = _is_torn(reception, report)
+        _refuse(may_take_over(report.standing, entry.decision, told, declared_dead=declared_dead, torn=torn))
+        if reception.delivery.trouble:
+            reception.delivery.trust_files()
         reception.take_over()
         return reception.record.outcome(Phase.LOST, "a human let it start anew here, from its files")
 
@@ -204,8 +210,15 @@ class Settlement:
 
     def _target_situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
         reception = self._reception(entry.migration)
-        container, standing = reception.proposal.container, reception.report().standing
+        report = reception.report()
+        container, standing, torn = reception.proposal.container, report.standing, _is_torn(reception, report)
         told = ask_source(self._peers, reception.proposal)
+        refused = may_take_over(standing, entry.decision, told, declared_dead=declared_dead, torn=torn)
+        loses = "all that was only in memory: it starts anew from its files"
+        loses += ", of which this host may have lost some when it was down" if torn else ""
+        loses += f"; {reception.delivery.trouble}" if reception.delivery.trouble else ""
+        if report.unwritten:
+            refused, loses = "", f"what is on no disk, should the power fail: {report.unwritten}"
         runs, epoch = standing in RUNS, reception.proposal.epoch
         says = "" if told is None else (told.decision or "undecided")
         return Situation(
@@ -216,10 +229,15 @@ class Settlement:
             peer_says=says,
             place=place(Sight(says in ("undecided", "abort"), 0), Sight(runs, epoch if runs else 0), epoch),
             here=standing,
-            resume_loses="all that was only in memory: it starts anew from its files",
+            resume_loses=loses,
             forget_loses="the container and its files here",
-            resume_refused=may_take_over(standing, entry.decision, told, declared_dead=declared_dead),
+            resume_refused=refused,
         )
+
+
+def _is_torn(reception: Reception, report: Report) -> bool:
+    """Say whether its host was down before the files were on disk."""
+    return report.standing is Standing.LOST and not reception.remains and not reception.record.was_written
 
 
 RUNS = frozenset({Standing.DRAINING, Standing.DRAINED, Standing.COMPLETE, Standing.FELL_BACK})

@@ -91,6 +91,8 @@ class Caretaker:
         report = reception.report()
         if quiet_s < QUIET_S and report.standing is not Standing.LOST:
             return
+        if report.unwritten:
+            self._call(reception, report.unwritten)  # the source would have, if it were heard
         told = ask_source(self._peers, reception.proposal) or self._recorded(reception.proposal)
         patient = quiet_s < self._hall.settings.reconnect_limit_s
         step = next_step(
@@ -123,15 +125,25 @@ class Caretaker:
     def _lose(self, reception: Reception, reason: str, step: Step) -> None:
         container = reception.proposal.container
         fallback = fallback_of(container, self._hall.settings) if step is Step.FALL_BACK else Fallback.STAY
+        if reception.standing is Standing.FALLING_BACK and fallback is Fallback.STAY:
+            fallback = Fallback.COLD  # a human's word, that a daemon before this one has not carried out
         kept = self._hall.checkpoints.of(container.id) if fallback is Fallback.CHECKPOINT else None
         if reception.given_up:
             reception.lose()
+        elif (fallback is Fallback.COLD or kept is not None) and not reception.delivery.files_are_safe():
+            if reception.delivery.trouble:
+                self._call(reception, f"{reason}; {reception.delivery.trouble}")
         elif fallback is Fallback.COLD:
             reception.fall_back()
             self._tell(reception.record.outcome(Phase.LOST, f"{reason}; started anew from its files"))
         elif kept is not None:
             self._go_back(reception, reason, kept)
-        elif reception.proposal.migration not in self._told:
+        else:
+            self._call(reception, reason)
+
+    def _call(self, reception: Reception, reason: str) -> None:
+        """Call a human, once."""
+        if reception.proposal.migration not in self._told:
             self._told.add(reception.proposal.migration)
             self._tell(reception.record.outcome(Phase.LOST, reason))
 

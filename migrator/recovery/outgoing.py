@@ -63,7 +63,7 @@ class SourceRecovery:
         """Follow a committed migration until it is released or a human settled it; `ended` hears of it once more
         only when something changes.
         """
-        told = self._entry.outcome is not None
+        told = self._entry.outcome.error_code if self._entry.outcome is not None else ""
         while self._unsettled():
             try:
                 self.migration.handover.follow(self._unsettled)
@@ -71,9 +71,9 @@ class SourceRecovery:
                     ended(self.migration.end(Phase.DONE, None))
                 return
             except LifeboatError as error:
-                if not told:
+                if error.code != told:
                     ended(self.migration.end(Phase.LOST, error, settled=False))
-                told = True
+                told = error.code
             time.sleep(AGAIN_S)
 
     def ask_target(self) -> Standing | None:

@@ -16,6 +16,7 @@ from migrator.names import new_id
 from migrator.peers.neighbours import Neighbours
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.storage import local
+from migrator.storage.tree import write_out
 from migrator.target.checkpoints import Kept
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall
@@ -123,6 +124,8 @@ class Revival:
                 local.mirror(path, reception.tree_path(name), limit_s, aside=replaced)
         reception.touch()
         local.copy(place.images, reception.images_directory, limit_s)
+        if aside is not None:
+            write_out(aside)
         reception.touch()
 
     def _is_ours(self, kept: Kept) -> bool:

@@ -164,6 +164,12 @@ def remove(state: Path, container: ContainerFacts) -> None:
     _allow_unit(container)
 
 
+def clear(state: Path, container: ContainerFacts) -> None:
+    """It is here for good: neither ban nor tombstone keeps it from starting any more."""
+    lift(state, container)
+    remove(state, container)
+
+
 def _allow_unit(container: ContainerFacts) -> None:
     unit = _unit(container)
     drop_in = UNIT_DIRECTORY / f"{unit}.d" / DROP_IN

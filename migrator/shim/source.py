@@ -201,6 +201,7 @@ class SourceShim:
         """A human lets the committed container run here again; the journal has that word."""
         if self._journal.fate(self._order.migration) is not Fate.RESUME:
             raise ExecutionError("nobody said that it may run here again", code="committed")
+        self._capture = None  # what was kept may have been answered at the target, hours ago
         self._give_back()
         return {"event": "resumed"}
 

@@ -71,9 +71,9 @@ class Handover:
                 self.tell()
             if step is SourceStep.CALL_A_HUMAN:
                 raise self._human(report)
-            if report is not None and report.standing is Standing.DRAINING and report.reason:
-                raise self._unwritten(report)
             self._holding.look_after()
+            if report is not None and report.unwritten:
+                raise self._unwritten(report)
             time.sleep(POLL_S)
 
     def tell(self) -> None:
@@ -126,9 +126,9 @@ class Handover:
 
     def _unwritten(self, report: Report) -> ExecutionError:
         return ExecutionError(
-            f"{self._container.name} runs on {self._target.name}, but {report.reason}; it is kept here as well",
+            f"{self._container.name} runs on {self._target.name}, but {report.unwritten}; it is kept here as well",
             code="files-not-written",
-            hint=f"mend the file systems of {self._target.name}, then: systemctl restart lifeboatd there",
+            hint=f"when its files there are right all the same: lifeboat recover {self._id} --resume-here, there",
         )
 
     def _release(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from migrator.model import ContainerFacts, Treatment, VolumeMount
 from migrator.runtime import podman
+from migrator.storage.disks import mounted_below
 from migrator.storage.sync import BIND, VOLUME, Tree
 
 
@@ -41,11 +42,12 @@ class Volumes:
             return None
         return Path(mount.path) if mount.binds else podman.volume_path(mount.name)
 
-    def places(self) -> set[Path]:
-        """Return directories on all file systems to which files of this container go."""
+    def places(self) -> list[Path]:
+        """Return directories on all file systems to which files of this container go; they are there by now."""
         store = podman.places()
-        bound = {Path(mount.path) for mount in self._paths.values() if mount.binds}
-        return {store.graph_root, store.volumes, *(path if path.is_dir() else path.parent for path in bound)}
+        own = [path if path.is_dir() else path.parent for tree in self._paths if (path := self.path(tree))]
+        others = [path for path in mounted_below([store.graph_root]) if not path.is_relative_to(store.volumes)]
+        return [store.graph_root, *others, *own, *mounted_below(path.resolve() for path in own)]
 
     def remove(self) -> None:
         """Take away what was made here."""

@@ -26,6 +26,7 @@ from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, local, overlay
+from migrator.storage.tree import write_out
 from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
@@ -130,9 +131,10 @@ class Arrival(ABC):
                 tree.ask_to_freeze()
 
     def put_aside(self, place: Path) -> None:
-        """Copy its layer, for podman is about to remove it."""
+        """Copy its layer, for podman is about to remove it; on disk when this returns."""
         upper = podman.directories(self._proposal.container.name).upper
         local.copy(upper, place, self._hall.settings.copy_limit_s)
+        write_out(place)
 
     def withdraw(self) -> None:  # noqa: B027  most have left nothing
         """Podman has removed it: take away what else was made for it."""

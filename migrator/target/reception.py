@@ -23,8 +23,9 @@ from migrator.pager.sink import SinkState
 from migrator.protocol import evidence
 from migrator.protocol.journal import Decision, Fate
 from migrator.protocol.messages import Accepted, Opened, ParkRequest, Proposal, Report, Standing
-from migrator.protocol.steps import Reply, answer_abort, answer_commit, answer_yield
+from migrator.protocol.steps import Reply, answer_abort, answer_commit, answer_yield, sealed_as
 from migrator.runtime import podman, tombstone
+from migrator.storage.disks import Disks
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import Volumes
 from migrator.target.arrival import Arrival, ParkedRestore
@@ -53,8 +54,8 @@ class Reception:
         if proposal.method is Method.COLD:
             self._arrival = CreatedContainer(hall, proposal, *places)
         self._volumes = Volumes(proposal.container)
-        lazy = proposal.method is Method.LAZY
-        self._delivery = Delivery(self._drain, self.record, self._volumes.places, lazy=lazy)
+        self.delivery = Delivery(self._drain, self.record, Disks(self._volumes.places), proposal.method)
+        self._stale = stale
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
         self.may_have_spoken = False  # whether the gate may have been open
@@ -85,7 +86,7 @@ class Reception:
     @property
     def reserved_bytes(self) -> int:
         """Return the memory this migration will still take from this host; room for it is taken already."""
-        waits = self._standing.takes_memory and not (self._delivery.memory_is_here or self.ended)
+        waits = self._standing.takes_memory and not (self.delivery.memory_is_here or self.ended)
         return max(0, self.proposal.container.memory_bytes - self._drain.room_bytes) if waits else 0
 
     def reserve(self) -> Accepted:
@@ -100,17 +101,10 @@ class Reception:
             accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=0)
             if self.proposal.method is Method.LAZY:
                 accepted = self._drain.offer(needs_image=needs_image)
-            self._take_staged()
+            self._hall.stagings.give(self.proposal, self._volumes, self._staging)
+            self.delivery.get_ready()
             self._accepted = accepted
             return accepted
-
-    def _take_staged(self) -> None:
-        with self._hall.stagings.taking(self.proposal.container, self.proposal.source) as taken:
-            self._volumes.adopt(taken.volumes)
-            if taken.layer is not None:
-                self._staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                taken.layer.rename(self._staging)
-            self._volumes.prepare()
 
     def tree_path(self, tree: str) -> Path:
         """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
@@ -128,9 +122,12 @@ class Reception:
             if self._standing is not Standing.RESERVED:
                 self._check(Standing.PARKED)
                 return
-            unit = self.proposal.container.quadlet is not None
-            tombstone.ban(self._hall.state, self.proposal.container, unit=unit)
+            tombstone.ban(
+                self._hall.state, self.proposal.container, unit=self.proposal.container.quadlet is not None
+            )
             self._arrival.park(request)
+            if self.proposal.method is Method.COLD:
+                self.delivery.write_ahead()
             self._standing = Standing.PARKED
             self.record.write(Phase.PREPARE, "restore parked")
 
@@ -142,8 +139,8 @@ class Reception:
             self._check(Standing.PARKED)
             began_at = time.time()
             self._arrival.make_ready(images)
-            if self.proposal.method is Method.COLD:
-                self._delivery.write_files()  # it may start, also by itself, as soon as it is committed
+            if self.proposal.method is Method.COLD or self._stale:
+                self.delivery.write_files()  # it may start, also by itself, as soon as it is committed
             self._standing = Standing.RESTORED
             self._restored_in_ms = (time.time() - began_at) * 1000
 
@@ -189,12 +186,12 @@ class Reception:
 
     def _let_memory_flow(self) -> None:
         self.may_have_spoken = True
-        if self.proposal.method is Method.LAZY and not self._arrival.pid:
+        if self.proposal.method is Method.LAZY and not (self._arrival.pid or self.record.was_drained):
             self._arrival.pid = podman.first_pid(self.proposal.container.id)  # what is frozen on a loss
         try:
-            self._delivery.begin(self._arrival.pid)
+            self.delivery.begin(self._arrival.pid)
         except LifeboatError as error:
-            if self._delivery.look().state is SinkState.LOST:
+            if self.delivery.look().state is SinkState.LOST:
                 self._lose(f"{error}: its memory cannot come any more")
             raise
         self._standing = Standing.DRAINING
@@ -209,12 +206,13 @@ class Reception:
         """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
         with self._lock:
             self._heard_at = float("-inf")  # look at it soon
-            decision = self.record.decision
+            decision, fate = self.record.decision, self.record.fate
             if shim is not None and isinstance(self._arrival, ParkedRestore):
                 self._arrival.adopt(shim)
                 self._standing = Standing.RESTORED if self._arrival.ready else Standing.PARKED
+                self._standing = sealed_as(fate) if fate else self._standing
             elif decision is Decision.COMMIT and (
-                self.proposal.method is not Method.COLD or self.record.fate or self._arrival.rises()
+                self.proposal.method is not Method.COLD or fate or self._arrival.rises()
             ):
                 self.may_have_spoken = True  # the shim ends well only after it opened the gate
                 self._take_up_committed()
@@ -225,13 +223,13 @@ class Reception:
 
     def _take_up_committed(self) -> None:
         self._opened_at = time.time()
-        lazy = self.proposal.method is Method.LAZY
-        if self.record.fate is not None:
-            self._standing = Standing.FALLING_BACK if self.record.fate is Fate.FALL_BACK else Standing.YIELDED
-        elif self.record.was_drained and self.record.was_written:
+        lazy, drained = self.proposal.method is Method.LAZY, self.record.was_drained
+        if fate := self.record.fate:
+            self._standing = sealed_as(fate)
+        elif drained and self.record.was_written:
             self._standing = Standing.DRAINED
-        elif self.remains and (self._drain.present or self.record.was_drained or not lazy):
-            self._let_memory_flow()
+        elif (drained and self.directory.exists()) or (self.remains and (self._drain.present or not lazy)):
+            self._let_memory_flow()  # it may have ended by itself meanwhile, but this host was not down
         else:
             self._lose(f"{self._hall.host} was down before it had all memory, and all files on its disks")
 
@@ -239,20 +237,21 @@ class Reception:
         """Tell how the migration stands, and notice here that its drain has ended, or what was parked has died."""
         with self._lock:
             if self._standing is Standing.DRAINING:
-                if self._delivery.look().state is SinkState.LOST:
-                    self._lose(self._delivery.progress.reason)
-                elif self._delivery.complete:
+                if self.delivery.look().state is SinkState.LOST:
+                    self._lose(self.delivery.progress.reason)
+                elif self.delivery.complete:
                     self._standing = Standing.DRAINED
             elif self._standing in (Standing.PARKED, Standing.RESTORED) and not self._arrival.lives:
                 self._lose("what was restored here is gone: its shim died")
-            progress = self._delivery.progress
+            progress = self.delivery.progress
             return Report(
                 migration=self._id,
                 standing=self._standing,
                 drained_bytes=progress.drained_bytes,
                 drain=progress.details,
                 drain_s=progress.drain_s,
-                reason=self._reason or self._delivery.trouble,
+                reason=self._reason,
+                unwritten=self.delivery.trouble if self.delivery.memory_is_here else "",
             )
 
     @property
@@ -298,8 +297,10 @@ class Reception:
         """A human lets the container start here, from its files; the source is dead, or has committed it to us."""
         with self._lock:
             self.record.commit()
-            self._reason = self._reason or "its source is dead"
-            self.fall_back()
+            self.record.seal(Fate.FALL_BACK)
+            self._standing, self._reason = Standing.FALLING_BACK, self._reason or "its source is dead"
+        self.delivery.write_files()
+        self.fall_back()
 
     def give_way(self) -> None:
         """The source says that a human resumed the container there, perhaps while this host was down."""
@@ -318,10 +319,10 @@ class Reception:
     def fall_back(self) -> None:
         """The memory will not come: start the container anew from its files, as a crash of it would end."""
         with self._lock:
-            container = self.proposal.container
+            if self.ended:
+                return  # by a human's word and by ourselves at once
             self._kill_lost()
-            tombstone.lift(self._hall.state, container)
-            tombstone.remove(self._hall.state, container)
+            tombstone.clear(self._hall.state, self.proposal.container)
             self._arrival.start_anew()
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{self._reason or 'the memory did not come'}; started anew from its files")
@@ -337,7 +338,6 @@ class Reception:
             self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
 
     def _kill_lost(self) -> None:
-        self._delivery.write_files()
         self.record.seal(Fate.FALL_BACK)
         self._standing = Standing.FALLING_BACK
         if self._opened_at is None:
@@ -361,8 +361,7 @@ class Reception:
             self._arrival.close()
             report = self.report()
             self._check(Standing.DRAINED)
-            tombstone.lift(self._hall.state, self.proposal.container)
-            tombstone.remove(self._hall.state, self.proposal.container)
+            tombstone.clear(self._hall.state, self.proposal.container)
             self._arrival.settle()
             for missing in settle(self.proposal.container):
                 self.record.write(Phase.DRAIN, missing)
@@ -391,6 +390,7 @@ class Reception:
     def _end(self, phase: Phase, reason: str, report: Report | None = None) -> None:
         evidence.keep(self.directory, self._hall.state, self._id)
         self._drain.end()
+        self.delivery.close()
         with suppress(LifeboatError):
             self._arrival.close()
         shutil.rmtree(self._staging, ignore_errors=True)

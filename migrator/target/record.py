@@ -13,6 +13,7 @@ from migrator.target.hall import Hall
 
 DRAINED = "all memory is here"
 WRITTEN = "its files are on disk"
+UNWRITTEN = "its files are not on disk: "
 
 
 class Record:
@@ -72,6 +73,17 @@ class Record:
         """The files would survive a power cut here; idempotent."""
         if not self.was_written:
             self.write(Phase.DRAIN, WRITTEN)
+
+    def unwritten(self, why: str) -> None:
+        """Some of the files could not be written, and nobody will hear of it again; idempotent."""
+        if not self.unwritten_for:
+            self.write(Phase.DRAIN, f"{UNWRITTEN}{why}")
+
+    @property
+    def unwritten_for(self) -> str:
+        """Return why files could not be written; empty when that was not tried, or nothing failed."""
+        lines = [event.message for event in self._hall.journal.events(self._id)]
+        return next((line.removeprefix(UNWRITTEN) for line in lines if line.startswith(UNWRITTEN)), "")
 
     @property
     def was_drained(self) -> bool:

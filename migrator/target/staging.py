@@ -24,10 +24,10 @@ from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.model import ContainerFacts, Value
 from migrator.names import HostName, MigrationId, PodmanName
 from migrator.peers.authority import write_secret
-from migrator.protocol.messages import Stage
+from migrator.protocol.messages import Proposal, Stage
 from migrator.runtime import podman
 from migrator.storage.sync import LAYER, VOLUME
-from migrator.storage.volumes import waiting_volumes
+from migrator.storage.volumes import Volumes, waiting_volumes
 
 DIRECTORY = "staged"  # below the state directory
 LONGEST_S = 86400.0
@@ -157,6 +157,18 @@ class Stagings:
             path.unlink()
             layer = _layer(self._state, container.id)
             yield Taken(record.volumes, layer if layer.exists() else None)
+
+    def give(self, proposal: Proposal, volumes: Volumes, staging: Path) -> None:
+        """Give a migration what waits for its container, its layer as `staging`, and make what it needs besides.
+
+        Raises what `taking` raises.
+        """
+        with self.taking(proposal.container, proposal.source) as taken:
+            volumes.adopt(taken.volumes)
+            if taken.layer is not None:
+                staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                taken.layer.rename(staging)
+            volumes.prepare()
 
     def _check_free(self, container: ContainerFacts) -> None:
         waiting = staged_volumes(self._state)

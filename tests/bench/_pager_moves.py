@@ -12,7 +12,7 @@ from migrator.errors import CommandError, ExecutionError
 from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.lab import Lab
-from tests.lab.scene import CONTAINER, Scene
+from tests.lab.scene import CONTAINER, POLL_S, Scene
 
 MOVE_TIMEOUT_S = 300
 SAMPLE_S = 0.2
@@ -43,6 +43,7 @@ class Moves:
         settings = scene.settings("lazy").replace(
             "[migrator]", f'[migrator]\n{VARIANTS[self._pager]}\npager_compression = "off"'
         )
+        settings = settings.replace(f"smart_poll_s = {POLL_S}", "smart_poll_s = 3600")  # the lab's disks cost CPU
         for host in self._lab.hosts.values():
             host.write("/etc/lifeboat/lifeboat.toml", settings)
             host.run(["systemctl", "restart", "lifeboatd"])

@@ -8,7 +8,7 @@ import pytest
 
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import DecisionTold, Standing
-from migrator.protocol.steps import Step, next_step
+from migrator.protocol.steps import Step, may_take_over, next_step
 
 SILENT = None
 UNDECIDED = DecisionTold(migration="m", decision="")
@@ -43,6 +43,25 @@ def test_what_follows(
     standing: Standing, own: Decision | None, told: DecisionTold | None, *, patient: bool, step: Step
 ) -> None:
     assert next_step(standing, own, told, patient=patient) is step
+
+
+@pytest.mark.parametrize("told", WORDS)
+def test_nothing_starts_by_itself_from_files_that_a_power_cut_may_have_torn(told: DecisionTold | None) -> None:
+    def step(*, remains: bool, durable: bool) -> Step:
+        return next_step(
+            Standing.LOST, Decision.COMMIT, told, patient=False, remains=remains, opened=True, durable=durable
+        )
+
+    if told is None or not told.resumed:
+        assert step(remains=True, durable=False) is Step.FALL_BACK  # what is in the page cache is whole
+        assert step(remains=False, durable=True) is (Step.FALL_BACK if told else Step.CALL_A_HUMAN)
+        assert step(remains=False, durable=False) is Step.CALL_A_HUMAN
+
+
+def test_a_human_is_sent_to_the_source_that_has_the_better_files() -> None:
+    for torn, told in product((True, False), WORDS):
+        why = may_take_over(Standing.LOST, Decision.COMMIT, told, declared_dead=False, torn=torn)
+        assert bool(why) == (torn and told is not None)
 
 
 @pytest.mark.parametrize(("standing", "own", "told"), list(product(Standing, (None, *Decision), WORDS)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from typing import cast
 
 import pytest
 
-from migrator.errors import ExecutionError
+from migrator.errors import CommandError, ExecutionError
+from migrator.model import Method
 from migrator.pager.sink import SinkState
-from migrator.target import delivery as module
+from migrator.storage import disks as disks_module
+from migrator.storage.disks import Disks, mounted_below
 from migrator.target.delivery import Delivery
 from migrator.target.drain import Drain, Progress
 from migrator.target.record import Record
@@ -37,6 +40,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.was_drained = self.was_written = False
+        self.unwritten_for = ""
 
     def drained(self) -> None:
         self.was_drained = True
@@ -44,32 +48,33 @@ class Lines:
     def written(self) -> None:
         self.was_written = True
 
+    def unwritten(self, why: str) -> None:
+        self.unwritten_for = self.unwritten_for or why
 
-class Disk:
+
+class Store:
     """The file systems of the host, written out when the test says so."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
-        self.asked: list[Path] = []
-        self.error: OSError | None = None
+        self.asked = 0
+        self.errors: list[Exception] = []
 
-    def write_out(self, path: Path) -> None:
-        self.asked.append(path)
+    def hold(self) -> None:
+        """They are there."""
+
+    def write_out(self) -> None:
+        self.asked += 1
         assert self.may.wait(10)
-        if self.error is not None:
-            raise self.error
+        if self.errors:
+            raise self.errors.pop()
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    found = Disk()
-    monkeypatch.setattr(module, "write_out", found.write_out)
-    return found
-
-
-def made(places: list[Path], *, lazy: bool = True) -> tuple[Delivery, Sink, Lines]:
-    sink, lines = Sink(), Lines()
-    return Delivery(cast("Drain", sink), cast("Record", lines), lambda: places, lazy=lazy), sink, lines
+def made(*, lazy: bool = True, lines: Lines | None = None) -> tuple[Delivery, Sink, Lines, Store]:
+    sink, known, store = Sink(), lines or Lines(), Store()
+    method = Method.LAZY if lazy else Method.FULL
+    delivery = Delivery(cast("Drain", sink), cast("Record", known), cast("Disks", store), method)
+    return delivery, sink, known, store
 
 
 def soon(happened: Callable[[], bool]) -> None:
@@ -80,8 +85,8 @@ def soon(happened: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("lazy", [True, False])
-def test_memory_alone_is_not_enough(disk: Disk, tmp_path: Path, *, lazy: bool) -> None:
-    delivery, sink, lines = made([tmp_path], lazy=lazy)
+def test_memory_alone_is_not_enough(*, lazy: bool) -> None:
+    delivery, sink, lines, store = made(lazy=lazy)
     delivery.begin(7)
     assert sink.told == ([7] if lazy else [])
     sink.state = SinkState.DRAINED
@@ -89,49 +94,105 @@ def test_memory_alone_is_not_enough(disk: Disk, tmp_path: Path, *, lazy: bool) -
     assert lines.was_drained
     assert delivery.memory_is_here
     assert not delivery.complete
-    disk.may.set()
+    store.may.set()
     soon(lambda: delivery.look() is not None and delivery.complete)
     assert lines.was_written
+    assert store.asked == 1
 
 
-def test_files_alone_are_not_enough(disk: Disk, tmp_path: Path) -> None:
-    delivery, _, lines = made([tmp_path])
-    disk.may.set()
+def test_files_alone_are_not_enough() -> None:
+    delivery, _, lines, store = made()
+    store.may.set()
     delivery.begin(7)
     soon(lambda: delivery.look() is not None and lines.was_written)
     assert not delivery.complete
 
 
-def test_each_file_system_is_written_once(disk: Disk, tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    delivery, _, _ = made([tmp_path, tmp_path / "one", Path("/proc")])
-    disk.may.set()
-    delivery.write_files()
-    assert sorted(path.stat().st_dev for path in disk.asked) == sorted(
-        {tmp_path.stat().st_dev, Path("/proc").stat().st_dev}
-    )
-
-
-def test_what_cannot_be_written_is_told_and_never_complete(disk: Disk, tmp_path: Path) -> None:
-    delivery, sink, lines = made([tmp_path])
-    disk.error = OSError(5, "Input/output error")
-    disk.may.set()
+def test_what_cannot_be_written_stays_so_whoever_tries_again() -> None:
+    delivery, sink, lines, store = made()
+    store.errors = [OSError(5, "Input/output error")]  # Linux tells it once
+    store.may.set()
     delivery.begin(7)
     sink.state = SinkState.DRAINED
-    soon(lambda: bool(delivery.trouble))
-    delivery.look()
-    assert "Input/output error" in delivery.trouble
-    assert not delivery.complete
+    soon(lambda: delivery.look() is not None and bool(lines.unwritten_for))
     with pytest.raises(ExecutionError, match="Input/output error"):
         delivery.write_files()
-    assert not lines.was_written
+    another, _, _, again = made(lines=lines)  # as an admin restarts the daemon
+    again.may.set()
+    another.begin(7)
+    another.look()
+    assert "Input/output error" in another.trouble
+    assert not delivery.complete
+    assert not another.complete
+    assert (store.asked, again.asked) == (1, 0)
+    another.trust_files()
+    another.look()
+    assert another.complete
+    assert another.trouble == ""
 
 
-def test_a_daemon_that_comes_back_does_not_ask_for_memory_that_is_here(disk: Disk, tmp_path: Path) -> None:
-    delivery, sink, lines = made([tmp_path])
+def test_podman_that_does_not_answer_is_asked_again() -> None:
+    delivery, _, lines, store = made(lazy=False)
+    store.errors = [CommandError("podman is busy", code="command-timeout")]
+    store.may.set()
+    delivery.begin(0)
+    soon(lambda: delivery.look() is not None and delivery.complete)
+    assert lines.was_written
+    assert store.asked == 2
+
+
+def test_what_was_written_before_is_not_written_again() -> None:
+    delivery, _, lines, store = made(lazy=False)
+    store.may.set()
+    delivery.write_files()
+    assert lines.was_written
+    delivery.begin(0)
+    delivery.look()
+    assert delivery.complete
+    assert store.asked == 1
+
+
+def test_a_daemon_that_comes_back_does_not_ask_for_memory_that_is_here() -> None:
+    lines = Lines()
     lines.was_drained = True
+    delivery, sink, _, store = made(lines=lines)
     sink.state = SinkState.LOST  # the sink has nothing to do any more, and may be gone
-    disk.may.set()
+    store.may.set()
     delivery.begin(7)
     soon(lambda: delivery.look() is not None and delivery.complete)
     assert sink.told == []
+
+
+def test_every_file_system_is_opened_once_and_asked_for_its_errors(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    disks = Disks(lambda: [tmp_path, tmp_path / "one", Path("/proc")])
+    before = set(os.listdir("/proc/self/fd"))
+    disks.write_out()
+    disks.write_out()
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 2
+    disks.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_place_that_is_not_there_is_told(tmp_path: Path) -> None:
+    delivery, _, _, _ = made()
+    absent = Delivery(
+        cast("Drain", Sink()), cast("Record", Lines()), Disks(lambda: [tmp_path / "absent"]), Method.LAZY
+    )
+    delivery.get_ready()
+    with pytest.raises(ExecutionError, match="absent"):
+        absent.get_ready()
+
+
+def test_local_file_systems_below_a_directory_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = [
+        "20 1 8:1 / / rw - ext4 /dev/sda1 rw",
+        "21 20 8:2 / /data/one rw - xfs /dev/mapper/vg-one rw",
+        "22 20 0:40 / /data/two rw - nfs4 filer:/two rw",
+        "23 20 0:41 /pool /data/three rw - zfs tank/three rw",
+        "24 20 0:42 / /data/four rw - tmpfs tmpfs rw",
+        "25 20 8:3 / /elsewhere rw - ext4 /dev/sdb1 rw",
+    ]
+    (tmp_path / "mountinfo").write_text("".join(f"{line}\n" for line in lines))
+    monkeypatch.setattr(disks_module, "MOUNTINFO", tmp_path / "mountinfo")
+    assert mounted_below([Path("/data")]) == [Path("/data/one"), Path("/data/three")]

@@ -38,7 +38,7 @@ PODMAN = """\
 case "$1 $2" in
 *" exists") exit 1 ;;
 "volume inspect") echo '[{"Mountpoint": "%s/volume"}]' ;;
-"info --format") echo '{"store": {"graphRoot": "/s", "runRoot": "/r", "volumePath": "/s/volumes"}}' ;;
+"info --format") echo '{"store": {"graphRoot": "/tmp", "runRoot": "/r", "volumePath": "/tmp/volumes"}}' ;;
 *) echo "[]" ;;
 esac
 """

@@ -73,7 +73,7 @@ elif words[0] == "rm":
         del known[name]
         save()
 elif words[0] == "info":
-    print(json.dumps({{"store": {{"graphRoot": "/s", "runRoot": "/r", "volumePath": "/s/volumes"}}}}))
+    print(json.dumps({{"store": {{"graphRoot": "/tmp", "runRoot": "/r", "volumePath": "/tmp/volumes"}}}}))
 else:
     print("[]")
 '''

@@ -1,0 +1,63 @@
+"""The file systems of this host that hold a container's files, written out so that a power cut takes nothing.
+
+They are kept open from before the first copy on: Linux tells of a write that failed once to each file description
+that was open then (syncfs(2), since 5.8; lib/errseq.c), so one that is opened later may hear that all is well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from migrator.container.mounts import MOUNTINFO, parse, within
+
+POOLED = frozenset({"btrfs", "zfs", "bcachefs"})
+"""Types of local file systems whose source, as mountinfo tells it, need not be a device."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Disks:
+    """The file systems on which some directories lie."""
+
+    def __init__(self, places: Callable[[], Iterable[Path]]) -> None:
+        """`places` returns the directories; it is asked when the file systems are needed."""
+        self._places = places
+        self._open: dict[int, int] = {}  # device -> descriptor
+        self._lock = threading.Lock()
+
+    def hold(self) -> None:
+        """Open those that are not open yet; raises `OSError`, and what `places` raises."""
+        with self._lock:
+            for place in self._places():
+                descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                if self._open.setdefault(os.fstat(descriptor).st_dev, descriptor) != descriptor:
+                    os.close(descriptor)
+
+    def write_out(self) -> None:
+        """Return when all that was written before is on the disks; raises `OSError` when some of it is not."""
+        self.hold()
+        for descriptor in tuple(self._open.values()):
+            if _libc.syncfs(descriptor) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def close(self) -> None:
+        """Let go of them."""
+        with self._lock:
+            while self._open:
+                os.close(self._open.popitem()[1])
+
+
+def mounted_below(directories: Iterable[Path]) -> list[Path]:
+    """Return where local file systems are mounted below some directories."""
+    mounts = [mount for mount in parse(MOUNTINFO.read_text()) if _is_local(mount.source, mount.file_system)]
+    wanted = [str(directory) for directory in directories]
+    return [Path(mount.path) for mount in mounts if any(within(mount.path, directory) for directory in wanted)]
+
+
+def _is_local(source: str, file_system: str) -> bool:
+    return source.startswith("/dev/") or file_system in POOLED
