@@ -39,7 +39,8 @@ class Disks:
 
     def write_out(self) -> None:
         """Return when all that was written before is on the disks; raises `OSError` when some of it is not."""
-        self.hold()
+        if not self._open:
+            self.hold()
         for descriptor in tuple(self._open.values()):
             if _libc.syncfs(descriptor) != 0:
                 code = ctypes.get_errno()
@@ -56,7 +57,8 @@ def mounted_below(directories: Iterable[Path]) -> list[Path]:
     """Return where local file systems are mounted below some directories."""
     mounts = [mount for mount in parse(MOUNTINFO.read_text()) if _is_local(mount.source, mount.file_system)]
     wanted = [str(directory) for directory in directories]
-    return [Path(mount.path) for mount in mounts if any(within(mount.path, directory) for directory in wanted)]
+    found = [Path(mount.path) for mount in mounts if any(within(mount.path, directory) for directory in wanted)]
+    return [path for path in found if path.is_dir()]
 
 
 def _is_local(source: str, file_system: str) -> bool:

@@ -187,12 +187,15 @@ def test_a_place_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_local_file_systems_below_a_directory_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = [
         "20 1 8:1 / / rw - ext4 /dev/sda1 rw",
-        "21 20 8:2 / /data/one rw - xfs /dev/mapper/vg-one rw",
-        "22 20 0:40 / /data/two rw - nfs4 filer:/two rw",
-        "23 20 0:41 /pool /data/three rw - zfs tank/three rw",
-        "24 20 0:42 / /data/four rw - tmpfs tmpfs rw",
-        "25 20 8:3 / /elsewhere rw - ext4 /dev/sdb1 rw",
+        f"21 20 8:2 / {tmp_path}/data/one rw - xfs /dev/mapper/vg-one rw",
+        f"22 20 0:40 / {tmp_path}/data/two rw - nfs4 filer:/two rw",
+        f"23 20 0:41 /pool {tmp_path}/data/three rw - zfs tank/three rw",
+        f"24 20 0:42 / {tmp_path}/data/four rw - tmpfs tmpfs rw",
+        f"25 20 8:3 / {tmp_path}/elsewhere rw - ext4 /dev/sdb1 rw",
+        f"26 20 8:4 / {tmp_path}/data/gone rw - ext4 /dev/sdc1 rw",
     ]
+    for name in ("data/one", "data/two", "data/three", "data/four", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "mountinfo").write_text("".join(f"{line}\n" for line in lines))
     monkeypatch.setattr(disks_module, "MOUNTINFO", tmp_path / "mountinfo")
-    assert mounted_below([Path("/data")]) == [Path("/data/one"), Path("/data/three")]
+    assert mounted_below([tmp_path / "data"]) == [tmp_path / "data/one", tmp_path / "data/three"]
