@@ -30,17 +30,34 @@ class Disks:
         self._lock = threading.Lock()
 
     def hold(self) -> None:
-        """Open those that are not open yet; raises `OSError`, and what `places` raises."""
+        """Open all that are not open yet, or none; raises `OSError`, and what `places` raises."""
         with self._lock:
-            for place in self._places():
-                descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                if self._open.setdefault(os.fstat(descriptor).st_dev, descriptor) != descriptor:
+            fresh: dict[int, int] = {}
+            try:
+                for place in self._places():
+                    self._open_one(place, fresh)
+            except BaseException:
+                for descriptor in fresh.values():
                     os.close(descriptor)
+                raise
+            self._open |= fresh
+
+    def _open_one(self, place: Path, fresh: dict[int, int]) -> None:
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self._open:
+                return  # it was there at the beginning, or never ours: somebody has unmounted what is his
+            raise
+        device = os.fstat(descriptor).st_dev
+        if device in self._open or device in fresh:
+            os.close(descriptor)
+        else:
+            fresh[device] = descriptor
 
     def write_out(self) -> None:
         """Return when all that was written before is on the disks; raises `OSError` when some of it is not."""
-        if not self._open:
-            self.hold()
+        self.hold()  # a volume may have been mounted since
         for descriptor in tuple(self._open.values()):
             if _libc.syncfs(descriptor) != 0:
                 code = ctypes.get_errno()

@@ -174,6 +174,21 @@ def test_every_file_system_is_opened_once_and_asked_for_its_errors(tmp_path: Pat
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_all_places_are_opened_or_none(tmp_path: Path) -> None:
+    places = [tmp_path, Path("/proc"), tmp_path / "absent"]
+    disks = Disks(lambda: places)
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # the second try must not take what the first has opened for all there is
+        with pytest.raises(FileNotFoundError):
+            disks.write_out()
+        assert set(os.listdir("/proc/self/fd")) == before
+    places.pop()
+    disks.write_out()
+    places.append(tmp_path / "absent")
+    disks.write_out()  # unmounted since, and not ours
+    disks.close()
+
+
 def test_a_place_that_is_not_there_is_told(tmp_path: Path) -> None:
     delivery, _, _, _ = made()
     absent = Delivery(
