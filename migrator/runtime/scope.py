@@ -16,14 +16,13 @@ from pathlib import Path
 from migrator.command import kill_group, run, spawn, wait
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError
+from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.criu_log import first_error
 
 START_LIMIT_S = 15.0
 OPTIONS = ("--scope", "--quiet", "--collect", "--property=ManagedOOMPreference=omit")
 """A scope goes with its last process. And systemd-oomd is to look elsewhere: it kills whole scopes, a page sink
 together with the guard that is there in case that the sink dies. systemd.resource-control(5), systemd 248."""
-
-MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 
 
 def end_scope(name: str) -> None:
@@ -35,13 +34,21 @@ def end_scope(name: str) -> None:
 def enter_scope(name: str, pid: int) -> None:
     """Move a process out of the scope it was started in, into one called `name`; without systemd it stays.
 
-    org.freedesktop.systemd1(5), StartTransientUnit; the properties are those of `OPTIONS`.
+    systemd-run needs no message bus, but moves only what it starts: so that goes ahead, and the process follows.
+    Raises `LifeboatError` or `OSError`.
     """
-    if shutil.which("busctl"):
-        properties = ["3", "PIDs", "au", "1", str(pid), "CollectMode", "s", "inactive-or-failed"]
-        properties += ["ManagedOOMPreference", "s", "omit"]
-        argv = ["busctl", "--quiet", "call", *MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", f"{name}.scope"]
-        run([*argv, "fail", *properties, "0"], timeout_s=START_LIMIT_S, check=False)
+    if not Path("/run/systemd/system").exists() or not shutil.which("systemd-run"):
+        return
+    ahead = spawn(["systemd-run", *OPTIONS, f"--unit={name}", "cat"], stdin=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + START_LIMIT_S
+        while (cgroup := Cgroup.of_process(ahead.pid).path).name != f"{name}.scope":
+            if ahead.poll() is not None or time.monotonic() > deadline:
+                raise ExecutionError(f"systemd makes no scope {name}", code="no-scope")
+            time.sleep(0.01)
+        (cgroup / "cgroup.procs").write_text(str(pid))
+    finally:
+        ahead.communicate()
 
 
 def scope_active(name: str) -> bool:

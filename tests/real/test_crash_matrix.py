@@ -59,6 +59,26 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
                 cell.close()
 
 
+def test_the_guard_outlives_the_whole_scope_of_its_sink(stage: Callable[[str], Cell]) -> None:
+    """One who ends a unit ends all that is in it; what holds the missing pages is in two."""
+    cell, survived = stage("lazy"), []
+
+    def kill_scope(cell: Cell) -> None:
+        cell.target.run(["systemctl", "kill", "--signal=KILL", "lifeboat-sink-*.scope"])
+        survived.extend(cell.processes(cell.target, GUARD))
+
+    try:
+        # The target was not told yet: with all memory there nothing would be left to guard.
+        verdict = cell.run(stop_named("source: COMMIT"), Fault("the sink's scope", kill_scope))
+        assert cell.processes(cell.target, "migrator.pager") == []
+    finally:
+        cell.put_away()
+    assert verdict.struck, verdict.said
+    assert len(survived) == 1
+    assert verdict.wrong == [], verdict
+    assert verdict.outcome == "human", verdict
+
+
 @pytest.mark.parametrize(
     ("method", "stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-")
 )
@@ -75,21 +95,3 @@ def test_nothing_is_lost_doubled_or_corrupted(
     assert verdict.wrong == [], verdict
     assert verdict.outcome in outcomes, verdict
     assert (verdict.thawed_s or 0) < THAWED_WITHIN_S, verdict
-
-
-def test_the_guard_outlives_the_whole_scope_of_its_sink(stage: Callable[[str], Cell]) -> None:
-    """One who ends a unit ends all that is in it; what holds the missing pages is in two."""
-    cell, survived = stage("lazy"), []
-
-    def kill_scope(cell: Cell) -> None:
-        cell.target.run(["systemctl", "kill", "--signal=KILL", "lifeboat-sink-*.scope"])
-        survived.extend(cell.processes(cell.target, GUARD))
-
-    try:
-        verdict = cell.run(stop_named("source: drain"), Fault("the sink's scope", kill_scope))
-        assert cell.processes(cell.target, "migrator.pager") == []
-    finally:
-        cell.put_away()
-    assert len(survived) == 1
-    assert verdict.wrong == [], verdict
-    assert verdict.outcome == "human", verdict
