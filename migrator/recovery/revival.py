@@ -16,7 +16,7 @@ from migrator.names import new_id
 from migrator.peers.neighbours import Neighbours
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.storage import local
-from migrator.storage.tree import write_out
+from migrator.storage.disks import write_out
 from migrator.target.checkpoints import Kept
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall

@@ -48,6 +48,7 @@ def enter_scope(name: str, pid: int) -> None:
             time.sleep(0.01)
         (cgroup / "cgroup.procs").write_text(str(pid))
     finally:
+        kill_group(ahead)
         ahead.communicate()
 
 

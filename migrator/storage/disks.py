@@ -70,6 +70,15 @@ class Disks:
                 os.close(self._open.popitem()[1])
 
 
+def write_out(path: Path) -> None:
+    """Write the dirty pages of the file system that holds a directory to it; raises `OSError`."""
+    disks = Disks(lambda: [path])
+    try:
+        disks.write_out()
+    finally:
+        disks.close()
+
+
 def mounted_below(directories: Iterable[Path]) -> list[Path]:
     """Return where local file systems are mounted below some directories."""
     mounts = [mount for mount in parse(MOUNTINFO.read_text()) if _is_local(mount.source, mount.file_system)]

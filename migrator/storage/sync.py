@@ -15,7 +15,8 @@ from pathlib import Path
 
 from migrator.command import run
 from migrator.errors import CommandError, ExecutionError
-from migrator.storage.tree import Snapshot, compare, scan, write_out
+from migrator.storage.disks import write_out
+from migrator.storage.tree import Snapshot, compare, scan
 
 RSYNC = ("rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--delete")
 NANOSECONDS = "--modify-window=-1"

@@ -8,15 +8,12 @@ dirty, so the file system is written out (`syncfs`) before the scan that the cop
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 SAFE_AGE_NS = 1_000_000_000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Entry = tuple[int, int, int, int, int]  # inode, size, mode, mtime, ctime; times in ns
 
@@ -35,17 +32,6 @@ class Difference:
 
     changed: bool
     doubtful: tuple[str, ...]
-
-
-def write_out(path: Path) -> None:
-    """Write the dirty pages of the file system that holds `path` to it (syncfs(2))."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if _libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"syncfs({path}): {os.strerror(code)}")
-    finally:
-        os.close(descriptor)
 
 
 def scan(path: Path) -> Snapshot:

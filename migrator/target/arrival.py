@@ -26,7 +26,7 @@ from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, local, overlay
-from migrator.storage.tree import write_out
+from migrator.storage.disks import write_out
 from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall

@@ -53,11 +53,11 @@ class Delivery:
 
     def begin(self, pid: int) -> None:
         """The container with this first pid is open here: let its memory flow, and write its files; idempotent."""
-        self.files_are_safe()
         if not self._lazy or self._record.was_drained:
             self._has_memory()
         else:
             self._drain.go(pid)
+        self.files_are_safe()  # behind it, for the container waits for its memory
 
     def look(self) -> Progress:
         """See how far it is; what is complete is journalled."""

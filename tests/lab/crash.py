@@ -89,6 +89,10 @@ class Cell:
 
     # --- the stage
 
+    def leave(self) -> None:
+        """Another cell sets the stage for itself: what is on it is made anew when this one is played again."""
+        self._ready = False
+
     def prepare(self, *, limited: bool = False, reconnect_limit_s: float = RECONNECT_LIMIT_S) -> None:
         """Bring up what is not up: the hosts, the cluster, the container on the source, the watcher."""
         if not self._ready or limited != self._limited:

@@ -52,8 +52,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     with Lab(2, name="crash") as lab:
         directory = Path(tmp_path_factory.mktemp("crash"))
         found: dict[str, Cell] = {}
+
+        def on(method: str) -> Cell:
+            cell = found.setdefault(method, Cell(lab, directory, method=method))
+            for other in found.values():
+                if other is not cell:
+                    other.leave()
+            return cell
+
         try:
-            yield lambda method: found.setdefault(method, Cell(lab, directory, method=method))
+            yield on
         finally:
             for cell in found.values():
                 cell.close()
