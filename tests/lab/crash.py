@@ -90,7 +90,7 @@ class Cell:
     # --- the stage
 
     def leave(self) -> None:
-        """Another cell sets the stage for itself: what is on it is made anew when this one is played again."""
+        """What is on the stage is not known, or another's: it is made anew when this one is played again."""
         self._ready = False
 
     def prepare(self, *, limited: bool = False, reconnect_limit_s: float = RECONNECT_LIMIT_S) -> None:
@@ -146,6 +146,7 @@ class Cell:
         """Play the cell."""
         verdict = Verdict(stop.name, fault.name, method=self._method)
         self.prepare(limited=fault.limited)
+        self.leave()  # whatever comes, until it is judged
         back = self._method == ROLLBACK
         resume = ["lifeboat", "recover", self._lose(), "--resume-here"] if back else []
         host = self.source if stop.side == "source" else self.target
@@ -207,9 +208,9 @@ class Cell:
     def processes(self, host: Host, word: str) -> list[int]:
         """Return the machine's pids of the host's processes with a word in their command line."""
         found = []
-        for file in host.cgroup.rglob("cgroup.procs"):
+        for directory, _, _ in os.walk(host.cgroup):  # what vanishes meanwhile is passed over
             with suppress(OSError):
-                found += [int(line) for line in file.read_text().split()]
+                found += [int(line) for line in Path(directory, "cgroup.procs").read_text().split()]
         return [pid for pid in found if word in _command_line(pid) or word == _name(pid)]
 
     def kill(self, host: Host, *words: str) -> None:
