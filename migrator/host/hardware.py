@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,9 @@ AT_MINSIGSTKSZ = 51
 that of the xsave area (`init_sigframe_size`, arch/x86/kernel/signal.c). CRIU wants the area equal on both hosts."""
 
 LISTEN = "0A"  # state TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)
+HUGE_PAGE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+"""How large a huge page is (Documentation/admin-guide/mm/transhuge.rst); there is none where this is not."""
+
 SHARED_DEVICES = ("tty", "vcs", "loop", "ram", "pts", "shm", "mqueue", "hugepages", "fd", "core", "initctl", "log")
 """What every host has in /dev, or what is no device."""
 
@@ -26,6 +30,22 @@ def spare_bytes(headroom_percent: float) -> int:
     """Return the memory that nobody uses, less a share of all that is kept back."""
     found = memory()
     return found["MemAvailable"] - int(found["MemTotal"] * headroom_percent / 100)
+
+
+def broken_bytes() -> int:
+    """Return the free memory that lies in pieces smaller than a huge page; all of it where there are none."""
+    huge = int(HUGE_PAGE.read_text()) if HUGE_PAGE.exists() else 1 << 62
+    return broken_bytes_of(Path("/proc/buddyinfo").read_text(), mmap.PAGESIZE, huge)
+
+
+def broken_bytes_of(table: str, page: int, huge: int) -> int:
+    """Return the same by a text of /proc/buddyinfo, which has of each zone the free pieces of 1, 2, 4, ... pages.
+
+    The format is that of Documentation/filesystems/proc.rst.
+    """
+    rows = [line.partition("zone")[2].split()[1:] for line in table.splitlines()]
+    sizes = [(int(count), page << order) for row in rows for order, count in enumerate(row)]
+    return sum(count * size for count, size in sizes if size < huge)
 
 
 @cache

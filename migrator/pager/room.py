@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrator.host.hardware import spare_bytes
+from migrator.host.hardware import broken_bytes, spare_bytes
 from migrator.pager.child import settle_in
 
 STATE = "room"
@@ -128,14 +128,18 @@ class _Maker:
         return bool(select.select([self._channel], [], [], 0)[0])
 
     def _grow(self) -> bool:
-        """Have another piece; return whether there may be more."""
+        """Have another piece; return whether there may be more.
+
+        What comes is filled in by small pages, for which the kernel breaks up no huge one while smaller free pieces
+        are left; so the room takes these first, or what it returns would not be what is given out next.
+        """
         size = min(PIECE_BYTES, self._wanted - self._held_bytes)
         if size <= 0 or not is_available(size):
             return False
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._pieces.append(piece)
         with suppress(OSError):  # a kernel without huge pages: one by one, then
-            piece.madvise(mmap.MADV_HUGEPAGE)
+            piece.madvise(mmap.MADV_NOHUGEPAGE if broken_bytes() >= size else mmap.MADV_HUGEPAGE)
         try:
             piece.madvise(MADV_POPULATE_WRITE)
         except OSError:

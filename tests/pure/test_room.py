@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from migrator.host.hardware import broken_bytes_of
 from migrator.pager import room
 from migrator.pager.room import AHEAD_BYTES, NAME, PIECE_BYTES, Room, RoomState
 from migrator.runtime.hasten import resident_bytes
@@ -57,6 +59,25 @@ def test_it_has_the_memory_and_returns_it_ahead_of_what_comes(tmp_path: Path) ->
     made_of.close()
     assert RoomState.read(tmp_path) == RoomState()
     assert not process.exists()
+
+
+@pytest.mark.parametrize("broken", [0, WANTED])
+def test_it_takes_first_what_small_pages_are_taken_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    monkeypatch.setattr(room, "broken_bytes", lambda: broken)
+    made_of = Room(tmp_path, WANTED)
+    process = child(tmp_path)
+    until(lambda: made(tmp_path))
+    huge = re.findall(r"^AnonHugePages: +(\d+) kB", (process / "smaps").read_text(), re.MULTILINE)
+    assert (sum(map(int, huge)) > 0) == (broken == 0)
+    made_of.close()
+
+
+def test_free_memory_in_small_pieces_is_counted() -> None:
+    table = "Node 0, zone      DMA      1      0      2\nNode 0, zone   Normal      3      5      7\n"
+    assert broken_bytes_of(table, 4096, 4 * 4096) == (1 + 3 + 2 * 5) * 4096
+    assert broken_bytes_of(table, 4096, 1 << 62) == (1 + 3 + 2 * 5 + 4 * 9) * 4096
 
 
 def test_it_grows_no_more_once_it_is_wanted(tmp_path: Path) -> None:
