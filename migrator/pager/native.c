@@ -75,8 +75,6 @@ static SSL_CTX *context_of(const char *authority, const char *own, int server)
 		SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 		SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 		SSL_CTX_set_num_tickets(context, 0);
-		SSL_CTX_set_read_ahead(context, 1);
-		SSL_CTX_set_default_read_buffer_len(context, BUFFER_BYTES);
 		return context;
 	}
 	lifeboat_note("certificates");
@@ -84,20 +82,25 @@ static SSL_CTX *context_of(const char *authority, const char *own, int server)
 	return NULL;
 }
 
-/* Write through a buffer: TLS records hold 16 KiB, and each would be a system call of its own. */
+/*
+ * Read and write through buffers: TLS records hold 16 KiB, and each would be a system call of its own, or two. OpenSSL's
+ * own read-ahead moves all that it has read to a better place for each record (ssl3_read_n).
+ */
 static int join(SSL *ssl, int fd)
 {
 	BIO *from = BIO_new_socket(fd, BIO_NOCLOSE), *to = BIO_new_socket(fd, BIO_NOCLOSE);
-	BIO *buffer = BIO_new(BIO_f_buffer());
+	BIO *ahead = BIO_new(BIO_f_buffer()), *behind = BIO_new(BIO_f_buffer());
 
-	if (!from || !to || !buffer || !BIO_set_write_buffer_size(buffer, BUFFER_BYTES)) {
+	if (!from || !to || !ahead || !behind || !BIO_set_read_buffer_size(ahead, BUFFER_BYTES) ||
+	    !BIO_set_write_buffer_size(behind, BUFFER_BYTES)) {
 		BIO_free(from);
 		BIO_free(to);
-		BIO_free(buffer);
+		BIO_free(ahead);
+		BIO_free(behind);
 		return 0;
 	}
-	SSL_set0_rbio(ssl, from);
-	SSL_set0_wbio(ssl, BIO_push(buffer, to));
+	SSL_set0_rbio(ssl, BIO_push(ahead, from));
+	SSL_set0_wbio(ssl, BIO_push(behind, to));
 	return 1;
 }
 
