@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -38,7 +39,7 @@ from migrator.protocol.journal import Entry, Journal, Side
 from migrator.protocol.timeline import Observer
 from migrator.recovery.by_hand import Settlement
 from migrator.recovery.incoming import Caretaker, adopted
-from migrator.recovery.outgoing import SourceRecovery
+from migrator.recovery.outgoing import Ended, SourceRecovery
 from migrator.recovery.revival import Revival
 from migrator.registry.opening import open_registry
 from migrator.registry.records import Presence
@@ -50,7 +51,7 @@ from migrator.settings import MigratorSettings
 from migrator.source.checkpoint import Checkpoint
 from migrator.source.claims import Claims
 from migrator.source.departure import Departure, Place
-from migrator.source.migration import SourceMigration
+from migrator.source.migration import SourceMigration, run_together
 from migrator.source.staging import Stager, Waiting
 from migrator.source.turns import Turns
 from migrator.target.checkpoints import Checkpoints
@@ -189,6 +190,8 @@ class Engine:
 
     def checkpoint(self, container: ContainerFacts, target: str, stopped: threading.Event) -> MigrationOutcome:
         """Put a complete checkpoint of a container at a target; it runs on here."""
+        if container.pod is not None:
+            raise PrerequisiteError(f"{container.name} belongs to a pod, of which none is kept", code="in-pod")
         with self._claims.claim(container.id, container.name):
             outcome = Checkpoint(
                 self._departure,
@@ -231,34 +234,50 @@ class Engine:
         *,
         place: Place | None = None,
         planned: bool = False,
+        beside: Ended = lambda _: None,
     ) -> MigrationOutcome:
-        """Move one container; blocks until it has ended.
+        """Move one container, and with it all of its pod; blocks until that has ended.
 
         `place` is its place in an evacuation; `planned` says that the target was chosen a moment ago, so that only
-        its own word is asked again. Raises `PrerequisiteError` or `PeerError` when it cannot even begin; after that
-        the outcome tells.
+        its own word is asked again. `beside` takes how the others of its pod ended. Raises `PrerequisiteError` or
+        `PeerError` when it cannot even begin; after that the outcome tells.
         """
         asked_at = time.time()
-        facts = self._outlook.sized(self._known.one(container))
-        if not facts.running:
-            raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
-        with self._claims.claim(facts.id, facts.name):
-            rung = self._check_movable(facts, target, method, planned=planned)
-            outcome = SourceMigration(
-                self._departure,
-                migration=new_id(),
-                container=facts,
-                target=self._neighbours.client(target),
-                method=rung,
-                observe=observe,
-                place=place,
-                asked_at=asked_at,
-            ).run()
+        together = [self._outlook.sized(item) for item in self._known.together(container)]
+        with ExitStack() as claimed:
+            for facts in together:
+                if not facts.running:
+                    raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
+                claimed.enter_context(self._claims.claim(facts.id, facts.name))
+            rungs = [self._check_movable(facts, target, method, planned=planned) for facts in together]
+            company = [new_id() for _ in together]
+            outcomes = run_together(
+                [
+                    SourceMigration(
+                        self._departure,
+                        migration=migration,
+                        container=facts,
+                        target=self._neighbours.client(target),
+                        method=rung,
+                        observe=observe,
+                        place=place,
+                        asked_at=asked_at,
+                        company=company,
+                    )
+                    for migration, facts, rung in zip(company, together, rungs, strict=True)
+                ]
+            )
+        for facts, outcome in zip(together, outcomes, strict=True):
+            self._look_after(facts.id, outcome)
+        for outcome in outcomes[1:]:
+            beside(outcome)
+        return outcomes[0]
+
+    def _look_after(self, container: str, outcome: MigrationOutcome) -> None:
         if outcome.phase is Phase.LOST:  # it was told; the waiting goes on
             self._follow(outcome.migration, lambda _: None, lambda _: None)
-        elif outcome.phase is Phase.DONE and facts.id in self._stager.targets:
-            threading.Thread(target=self._stager.withdraw, args=(facts.id,), name="withdraw", daemon=True).start()
-        return outcome
+        elif outcome.phase is Phase.DONE and container in self._stager.targets:
+            threading.Thread(target=self._stager.withdraw, args=(container,), name="withdraw", daemon=True).start()
 
     def _check_movable(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:
         """Return the rung by which a container can go to a target; raises `PrerequisiteError`."""

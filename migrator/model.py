@@ -9,11 +9,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from migrator.health import Verdict
 from migrator.names import (
+    Address,
     Bytes,
+    ContainerId,
+    DnsOption,
+    HostEntry,
     ImageId,
     ImageName,
     InterfaceAddress,
@@ -147,6 +151,34 @@ class Obstacle(Value):
     methods: tuple[Method, ...] = (Method.LAZY, Method.FULL)  # a checkpoint; all when it cannot start elsewhere
 
 
+class PublishedPort(Value):
+    """A port of the host that leads into a pod."""
+
+    host_port: Port
+    container_port: Port
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_address: Address | Literal[""] = ""
+
+
+class PodFacts(Value):
+    """What a pod is beside its members: its infra container has no state but the namespaces that they share."""
+
+    id: ContainerId  # at its source: podman gives it another one at every host, as it does to its infra container
+    infra: ContainerId
+    name: PodmanName
+    members: tuple[ContainerId, ...] = Field(min_length=1, max_length=64)  # in order
+    hostname: PodmanName
+    shares: tuple[Literal["ipc", "net", "uts"], ...]
+    ports: tuple[PublishedPort, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    exit_policy: Literal["continue", "stop"] = "continue"
+    shared_memory_bytes: Bytes = 0  # the size of its /dev/shm; 0 for podman's own choice
+    dns_servers: tuple[Address, ...] = ()
+    dns_search: tuple[PodmanName, ...] = ()
+    dns_options: tuple[DnsOption, ...] = ()
+    hosts: tuple[HostEntry, ...] = ()
+
+
 class ContainerFacts(Value):
     """What must be known of a running container to plan its migration."""
 
@@ -158,7 +190,7 @@ class ContainerFacts(Value):
     running: bool
     memory_bytes: Bytes = 0  # in use now
     disk_bytes: Bytes = 0  # of its writable layer and named volumes
-    pod: Text = ""
+    pod: PodFacts | None = None
     networks: tuple[NetworkAttachment, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
@@ -172,6 +204,12 @@ class ContainerFacts(Value):
     quadlet: QuadletUnit | None = None  # the unit that moves along
     obstacles: tuple[Obstacle, ...] = ()
     unfit: tuple[Rejection, ...] = ()  # what the other hosts themselves say against taking it
+
+    @field_validator("pod", mode="before")
+    @classmethod
+    def _no_pod(cls, value: object) -> object:
+        """Read the journals of versions that had an empty text here."""
+        return value or None
 
     @property
     def unsupported(self) -> dict[str, str]:

@@ -30,6 +30,9 @@ def _address(text: str) -> str:
 PodmanName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=255)]
 """Containers, volumes and networks (libpod/define, NameRegex); the length is what a file's name may have."""
 
+ContainerId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""Podman's full id of a container or pod."""
+
 MigrationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$", max_length=64)]
 """A directory below /run/lifeboat, and part of units' names."""
 
@@ -52,6 +55,14 @@ InterfaceAddress = Annotated[str, AfterValidator(_interface_address), StringCons
 """With prefix length: 10.88.0.5/24."""
 
 Address = Annotated[str, AfterValidator(_address), StringConstraints(max_length=64)]
+
+DnsOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+(:[0-9]+)?$", max_length=64)]
+"""Of resolv.conf(5)."""
+
+HostEntry = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*:[0-9a-fA-F:.]+$", max_length=320)
+]
+"""A name and its address, as podman's --add-host takes them."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

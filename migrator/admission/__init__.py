@@ -16,9 +16,9 @@ import json
 from typing import Any
 
 from migrator.admission import configuration, specification
-from migrator.admission.rules import Places, Terms
+from migrator.admission.rules import Joined, Places, Terms
 from migrator.errors import PrerequisiteError
-from migrator.model import ContainerFacts
+from migrator.model import ContainerFacts, PodFacts
 from migrator.protocol.messages import ParkRequest
 
 HINT = "what a host takes is in docs/decisions/0081; see also migrator.accept_privileged and migrator.shared_paths"
@@ -26,6 +26,7 @@ HINT = "what a host takes is in docs/decisions/0081; see also migrator.accept_pr
 
 def admit(container: ContainerFacts, request: ParkRequest, terms: Terms, places: Places) -> ParkRequest:
     """Return what podman may be given; raises `PrerequisiteError` with every reason why it may not."""
+    request = _moved_in(request, container, terms)
     config, spec = _object(request.configuration, "config.dump"), _object(request.specification, "spec.dump")
     status = _object(request.network_status, "network.status")
     problems = [
@@ -38,9 +39,25 @@ def admit(container: ContainerFacts, request: ParkRequest, terms: Terms, places:
             f"{container.name} is not taken: {'; '.join(problems)}", code="not-admitted", hint=HINT
         )
     return ParkRequest(
-        configuration=json.dumps(configuration.ours(config, spec, container, places)),
-        specification=json.dumps(spec),
+        configuration=json.dumps(configuration.ours(config, spec, container, places, terms)),
+        specification=json.dumps(specification.without_shared_namespaces(spec)),
         network_status=json.dumps(status),
+    )
+
+
+def _moved_in(request: ParkRequest, container: ContainerFacts, terms: Terms) -> ParkRequest:
+    """Name the pod that was made here wherever the documents name that of the source, by its id or its infra's."""
+    if container.pod is None or terms.joined is None:
+        return request
+
+    def ours(text: str, pod: PodFacts, joined: Joined) -> str:
+        return text.replace(pod.infra, joined.infra).replace(pod.id, joined.pod)
+
+    return request.model_copy(
+        update={
+            "configuration": ours(request.configuration, container.pod, terms.joined),
+            "specification": ours(request.specification, container.pod, terms.joined),
+        }
     )
 
 

@@ -81,6 +81,11 @@ def _secrets(value: Any, container: ContainerFacts, _t: Terms) -> bool:
     return all(isinstance(item, dict) and item.get("name") in container.secrets for item in items)
 
 
+def _infra(value: Any, _c: ContainerFacts, terms: Terms) -> bool:
+    """Only the pod that was made here for it lends a container its namespaces."""
+    return is_empty(value) or (terms.joined is not None and value == terms.joined.infra)
+
+
 def _in(*allowed: str) -> Rule:
     return lambda value, _c, _t: isinstance(value, str) and value in allowed
 
@@ -92,6 +97,10 @@ def _like(pattern: re.Pattern[str]) -> Rule:
 CHECKED: Mapping[str, Rule] = {
     "id": lambda value, container, _: value == container.id,
     "name": lambda value, container, _: value == container.name,
+    "pod": lambda value, _, terms: is_empty(value) or (terms.joined is not None and value == terms.joined.pod),
+    "ipcNsCtr": _infra,
+    "netNsCtr": _infra,
+    "utsNsCtr": _infra,
     "rootfsImageID": lambda value, container, _: value == container.image_id,
     "rootfsImageName": lambda value, container, _: value == container.image,
     "runtime": _in("runc", "crun"),
@@ -111,7 +120,11 @@ CHECKED: Mapping[str, Rule] = {
     "timezone": _like(TIME_ZONE),
     "ProcessLabel": _like(SELINUX),
     "MountLabel": _like(SELINUX),
-    "labelopts": lambda value, _, terms: terms.privileged or is_empty(value) or value == ["disable"],
+    "labelopts": lambda value, _, terms: (
+        terms.privileged
+        or is_empty(value)
+        or (isinstance(value, list) and all(item == "disable" for item in value))
+    ),
     "privileged": lambda value, _, terms: value is False or terms.privileged,
     "mountAllDevices": lambda value, _, terms: value is False or terms.privileged,
     "storageOpts": lambda value, _c, _t: is_empty(value) or (isinstance(value, dict) and set(value) <= {"size"}),
@@ -153,13 +166,15 @@ def network_problems(status: Mapping[str, Any], container: ContainerFacts) -> li
 
 
 def ours(
-    config: Mapping[str, Any], spec: Mapping[str, Any], container: ContainerFacts, places: Places
+    config: Mapping[str, Any], spec: Mapping[str, Any], container: ContainerFacts, places: Places, terms: Terms
 ) -> dict[str, Any]:
     """Return the configuration with this host's own paths and commands in it."""
     static, run = (str(path) for path in places.user_data(container.id))
+    lent = config.get("ipcNsCtr") and terms.joined is not None
+    shared_memory = places.user_data(terms.joined.infra)[0] if lent and terms.joined else static
     own: dict[str, Any] = {
         "staticDir": static,
-        "ShmDir": f"{static}/shm",
+        "ShmDir": f"{shared_memory}/shm",
         "mounts": [f"{static}/shm"],
         "secretsPath": f"{static}/secrets",
         "conmonPidFile": f"{run}/conmon.pid",

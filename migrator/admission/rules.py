@@ -22,12 +22,21 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The pod that was made here for a container: podman's ids of it and of its infra container."""
+
+    pod: str
+    infra: str
+
+
+@dataclass(frozen=True)
 class Terms:
     """What this host's admin allows beyond the usual."""
 
     privileged: bool = False
     shared_paths: tuple[str, ...] = ()
     sync: bool = False  # local directories of a container may be written to the same path here
+    joined: Joined | None = None  # of a container that belongs to a pod
 
 
 def is_empty(value: Any) -> bool:

@@ -37,6 +37,8 @@ CAPABILITIES = frozenset(
 NAMESPACES = frozenset({"pid", "network", "ipc", "uts", "mount"})
 NETWORK_NAMESPACE = re.compile(r"/(var/)?run/netns/netns-[0-9a-f-]+")
 KERNEL_FILE_SYSTEMS = frozenset({"proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"})
+LENDING_NAMESPACE = re.compile(r"/proc/[0-9]+/ns/(net|ipc|uts)")
+LENT = {"/dev/shm": "shm", "/etc/resolv.conf": "resolv.conf", "/etc/hosts": "hosts"}  # noqa: S108  in a container
 INIT, INIT_BINARY = "/run/podman-init", "catatonit"
 SYSCTL = re.compile(r"(net\.[a-z0-9_./-]+|fs\.mqueue\.[a-z_]+|kernel\.(msg[a-z]+|shm[a-z_]+|sem|domainname))")
 MASKED = frozenset({"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"})
@@ -51,7 +53,7 @@ def problems(spec: Mapping[str, Any], container: ContainerFacts, places: Places,
     found = [*_unknown(spec, TOP, ""), *_unknown(process, PROCESS, "process "), *_unknown(linux, LINUX, "linux ")]
     found += [why for mount in entries(spec.get("mounts")) if (why := _mount(mount, container, places, terms))]
     found += [f"annotation {key}" for key in _part(spec, "annotations") if not _annotation(key)]
-    found += _namespaces(linux)
+    found += _namespaces(linux, container)
     found += _cgroup(spec, linux, container)
     wrong = [key for key in _part(linux, "sysctl") if not SYSCTL.fullmatch(key)]
     found += [f"sysctl {key}" for key in wrong]
@@ -80,6 +82,7 @@ def _mount(mount: Mapping[str, Any], container: ContainerFacts, places: Places, 
     if kind != "bind" or not is_plain(source):
         return f"mount of {kind} {source}"
     known = _podman_file(source, destination, options, container, places)
+    known = known or _pod_file(source, destination, places, terms)
     declared = _declared(source, "ro" in options, container, places, terms)
     return "" if known or declared else f"mount of {source}"
 
@@ -96,6 +99,12 @@ def _podman_file(
     return any(is_inside(source, path) for path in own) and (
         Path(source).parent in own or any(source == f"{path}/run/secrets" for path in own)
     )
+
+
+def _pod_file(source: str, destination: str, places: Places, terms: Terms) -> bool:
+    """Say whether podman makes this mount of what the pod shares, of the pod that was made here."""
+    own = places.user_data(terms.joined.infra) if terms.joined is not None else ()
+    return any(source == f"{path}/{LENT.get(destination)}" for path in own)
 
 
 def _declared(source: str, read_only: bool, container: ContainerFacts, places: Places, terms: Terms) -> bool:
@@ -127,13 +136,23 @@ def _annotation(key: str) -> bool:
     return not key.startswith("run.oci.")
 
 
-def _namespaces(linux: Mapping[str, Any]) -> list[str]:
+def without_shared_namespaces(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a specification that names no namespace of a pod; podman puts in those of the pod that is here."""
+    linux = spec.get("linux")
+    for namespace in entries(linux.get("namespaces")) if isinstance(linux, dict) else ():
+        if LENDING_NAMESPACE.fullmatch(str(namespace.get("path", ""))):
+            del namespace["path"]
+    return spec
+
+
+def _namespaces(linux: Mapping[str, Any], container: ContainerFacts) -> list[str]:
     found, kinds = [], set()
     for namespace in entries(linux.get("namespaces")):
         kind, path = str(namespace.get("type", "")), namespace.get("path", "")
         kinds.add(kind)
         made_anew = kind == "network" and isinstance(path, str) and NETWORK_NAMESPACE.fullmatch(path)
-        if path and not made_anew:
+        lent = container.pod is not None and isinstance(path, str) and LENDING_NAMESPACE.fullmatch(path)
+        if path and not (made_anew or lent):
             found.append(f"{kind} namespace {path!r}")
     return found + [f"the host's {kind} namespace" for kind in sorted(NAMESPACES - kinds)]
 

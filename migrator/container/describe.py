@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from migrator.container import mounts, quadlet
+from migrator.container.ipc import shared_objects
 from migrator.container.obstacles import Surroundings, obstacles
+from migrator.container.pods import PodHere, pod_of
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
 from migrator.errors import LifeboatError, PrerequisiteError
@@ -30,6 +32,7 @@ class Others:
     drivers: Mapping[str, str]  # of networks, by name
     volumes: Mapping[str, Mapping[str, Any]]  # descriptions by name
     users: Mapping[str, tuple[str, ...]]  # volume -> ids of the running containers that use it
+    pods: Mapping[str, PodHere] = field(default_factory=dict)  # by id; not those of which a member moves
 
 
 def named_volumes(inspected: Mapping[str, Any]) -> set[str]:
@@ -42,6 +45,11 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     pid = int(inspected["State"]["Pid"])
     pids = _pids(pid)
     labels = inspected["Config"].get("Labels") or {}
+    here = others.pods.get(inspected.get("Pod") or "")
+    pod, stays = pod_of(here) if here is not None else (None, ())
+    outward = (
+        here.infra if here is not None and here.infra else inspected
+    )  # a pod's network is its infra container's
     rules = StorageRules.of(settings, labels)
     facts = ContainerFacts(
         id=inspected["Id"],
@@ -51,10 +59,11 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
         runtime=Path(inspected["OCIRuntime"]).name,
         running=bool(inspected["State"]["Running"]),
         memory_bytes=_memory_in_use(pids),
-        networks=attachments(inspected, others.drivers, pid),
+        pod=pod,
+        networks=attachments(outward, others.drivers, pid),
         volumes=tuple(_volume(mount, rules, others.volumes) for mount in inspected["Mounts"]),
         labels=labels,
-        published_ports=_published(inspected),
+        published_ports=_published(outward),
         secrets=tuple(item["Name"] for item in inspected["Config"].get("Secrets") or ()),
         devices=tuple(device["PathOnHost"] for device in inspected["HostConfig"].get("Devices") or ()),
         log_driver=(inspected["HostConfig"].get("LogConfig") or {}).get("Type", ""),
@@ -69,10 +78,19 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
         cgroup=cgroup,
         unit_stays=unit_stays,
         held=held_descriptors(pids) if facts.running else (),
-        neighbours=neighbours(pid) if facts.running else (),
+        neighbours=neighbours(pid, fellows=(pod.infra, *pod.members) if pod else ()) if facts.running else (),
+        pod_stays=stays,
+        shared_objects=_shared_objects(pid) if pod is not None and "ipc" in pod.shares and facts.running else (),
         volume_users={mount.name: others.users.get(mount.name, ()) for mount in facts.volumes if mount.name},
     )
     return facts.model_copy(update={"obstacles": obstacles(facts, inspected, surroundings)})
+
+
+def _shared_objects(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(shared_objects(pid))
+    except (LifeboatError, OSError):
+        return ()  # it ended meanwhile
 
 
 def _pids(pid: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from migrator.host import hardware
 from migrator.model import ContainerFacts, NetworkFacts, QuadletUnit
 from migrator.network.namespace import addresses
 from migrator.runtime import podman, tombstone
+from migrator.runtime.pods import has_pod
 from migrator.settings import BindMounts
 from migrator.target.hall import Hall
 from migrator.target.staging import staged_volumes
@@ -96,6 +97,12 @@ def require_fit(hall: Hall, container: ContainerFacts, *, copy_image: bool) -> b
             f"{host} already has a container named {container.name}",
             code="target-name-taken",
             hint=f"remove it there: podman rm {container.name}",
+        )
+    if container.pod is not None and has_pod(container.pod.name):
+        raise PrerequisiteError(
+            f"{host} already has a pod named {container.pod.name}",
+            code="target-name-taken",
+            hint=f"remove it there: podman pod rm {container.pod.name}",
         )
     here = Look(hall).here(container)
     if found := refusals(container, here):

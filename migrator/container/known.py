@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from migrator.container.describe import Others, describe, named_volumes
+from migrator.container.pods import PodHere, with_fellows
 from migrator.container.probe import is_probe
 from migrator.errors import CommandError, PrerequisiteError
 from migrator.model import ContainerFacts, Method, Phase
 from migrator.protocol.journal import Decision, Entry, Journal, Side
 from migrator.runtime import podman
 from migrator.runtime.census import Census, census_of
+from migrator.runtime.pods import has_pod, inspect_pod
 from migrator.settings import MigratorSettings
 
 ATTEMPTS = 5  # of a question that a container setting out meanwhile makes wait
@@ -65,12 +69,20 @@ class KnownContainers:
 
     def one(self, name: str) -> ContainerFacts:
         """Return one container by its name or id; raises `PrerequisiteError` when there is none, or it moves."""
+        return self.together(name)[0]
+
+    def together(self, name: str) -> tuple[ContainerFacts, ...]:
+        """Return a container and behind it the others of its pod, which go where it goes; errors as for `one`.
+
+        The name may be the pod's.
+        """
         for identifier, moving in self.moving().items():
-            if name in (moving.facts.name, identifier):
+            pod = moving.facts.pod
+            if name in (moving.facts.name, identifier) or (pod is not None and name == pod.name):
                 raise PrerequisiteError(
                     f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
                 )
-        return self._ask(lambda moving, go_on: self._one(name, moving, go_on))
+        return self._ask(lambda moving, go_on: self._together(name, moving, go_on))
 
     def census(self) -> Census:
         """Return what other containers must not collide with."""
@@ -93,26 +105,25 @@ class KnownContainers:
         for item in inspected:
             for name in named_volumes(item):
                 users[name] += (item["Id"],)
-        others = Others(podman.network_drivers(), podman.inspect_volumes(names), users)
-        described = [describe(item, self._settings, others) for item in inspected]
+        pods = pods_of(inspected, moving, go_on)
+        others = Others(podman.network_drivers(), podman.inspect_volumes(names), users, pods)
+        described = with_fellows([describe(item, self._settings, others) for item in inspected])
         known = [item.facts for item in moving.values() if item.here]
         taken = {item.name for item in known}  # a container that was created here has another id than at its source
         fresh = [item for item in described if item.running and item.name not in taken]
         return tuple(item for item in [*known, *fresh] if not (item.pod_infra or is_probe(item)))
 
-    def _one(self, name: str, moving: Mapping[str, Moving], go_on: podman.GoOn) -> ContainerFacts:
-        try:
-            inspected = podman.inspect(name, go_on)
-        except CommandError as error:
-            if "no such container" not in error.message.lower():
-                raise
-            raise PrerequisiteError(
-                f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
-            ) from error
-        volumes = named_volumes(inspected)
+    def _together(self, name: str, moving: Mapping[str, Moving], go_on: podman.GoOn) -> tuple[ContainerFacts, ...]:
+        first = _inspected(name, go_on)
+        pods = pods_of([first], moving, go_on)
+        inspected = [first]
+        for here in pods.values():
+            ids = [item["Id"] for item in here.pod.get("Containers") or () if item["Id"] != first["Id"]]
+            inspected += [item for item in podman.inspect_all(ids, go_on) if not item.get("IsInfra")]
+        volumes = {volume for item in inspected for volume in named_volumes(item)}
         users = {volume: _users(volume, moving, go_on) for volume in volumes}
-        others = Others(podman.network_drivers(), podman.inspect_volumes(volumes), users)
-        return describe(inspected, self._settings, others)
+        others = Others(podman.network_drivers(), podman.inspect_volumes(volumes), users, pods)
+        return tuple(with_fellows([describe(item, self._settings, others) for item in inspected]))
 
     def _ask(self, question: Callable[[Mapping[str, Moving], podman.GoOn], Answer]) -> Answer:
         """Ask podman about what does not move, anew when something sets out meanwhile, for that makes it wait."""
@@ -133,6 +144,44 @@ class KnownContainers:
             code="podman-busy",
             temporary=True,
         )
+
+
+def _inspected(name: str, go_on: podman.GoOn) -> dict[str, Any]:
+    """Return podman's description of a container, or of the first of a pod of this name."""
+    try:
+        return podman.inspect(name, go_on)
+    except CommandError as error:
+        if "no such container" not in error.message.lower():
+            raise
+        if has_pod(name):
+            pod = inspect_pod(name, go_on)
+            members = [item["Id"] for item in pod["Containers"] if item["Id"] != pod["InfraContainerID"]]
+            if members:
+                return podman.inspect(min(members), go_on)
+        raise PrerequisiteError(
+            f"there is no container {name!r} on this host", code="no-such-container", hint="see: podman ps"
+        ) from error
+
+
+def pods_of(
+    inspected: Sequence[Mapping[str, Any]], moving: Mapping[str, Moving], go_on: podman.GoOn
+) -> dict[str, PodHere]:
+    """Return the pods of containers by their ids, but for those of which a member moves: podman would wait."""
+    away = {member for item in moving.values() if item.facts.pod for member in item.facts.pod.members}
+    members = [item for item in inspected if item.get("Pod") and not item.get("IsInfra")]
+    busy = {item["Pod"] for item in members if item["Id"] in away}
+    return {pod: _pod(pod, go_on) for pod in sorted({item["Pod"] for item in members} - busy)}
+
+
+def _pod(pod: str, go_on: podman.GoOn) -> PodHere:
+    described = inspect_pod(pod, go_on)
+    if not described.get("InfraContainerID"):
+        return PodHere(described, {})
+    infra = podman.inspect(described["InfraContainerID"], go_on)
+    specification: dict[str, Any] = {}
+    with suppress(OSError, ValueError):  # it does not run
+        specification = json.loads(Path(infra["OCIConfigPath"]).read_text())
+    return PodHere(described, infra, tuple((specification.get("linux") or {}).get("sysctl") or ()))
 
 
 def _moving(entry: Entry) -> Moving:

@@ -12,6 +12,7 @@ from typing import Any
 
 from migrator.container.processes import Held, Neighbour
 from migrator.model import ContainerFacts, Method, Obstacle, Treatment
+from migrator.words import UNIT_LABEL
 
 HARMLESS_DEVICES = frozenset(("/dev/fuse", "/dev/net/tun", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"))
 """Devices of the kernel itself: as long as nobody has them open, one host's are as good as another's."""
@@ -26,6 +27,8 @@ class Surroundings:
     held: tuple[Held, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     volume_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # volume -> ids of running containers
+    pod_stays: tuple[Obstacle, ...] = ()  # why its pod cannot move
+    shared_objects: tuple[str, ...] = ()  # in the IPC namespace of its pod, in words
 
 
 def obstacles(
@@ -34,6 +37,7 @@ def obstacles(
     """Return every obstacle; empty when the container can take every rung."""
     found = list(_runtime(facts))
     found += _namespaces(facts, inspected, surroundings)
+    found += _pod(facts, inspected, surroundings)
     found += _devices(facts)
     found += _mounts(facts, surroundings)
     found += (
@@ -59,17 +63,16 @@ def _namespaces(
         mode = str(host_config.get(kind, ""))
         if mode == "host":
             yield Obstacle(code=f"host-{what}", reason=f"shares the host's {what} namespace")
-        elif mode.startswith(("container:", "ns:")) and not inspected.get("Pod"):
+        elif mode.startswith(("container:", "ns:")) and not (
+            inspected.get("Pod") and mode == f"container:{_infra(facts)}"
+        ):
             joined = True
             yield Obstacle(
                 code="joined-namespace",
                 reason=f"lives in the {what} namespace of another ({mode})",
                 methods=tuple(Method),
             )
-    if inspected.get("Pod"):
-        reason = "belongs to a pod: its members share namespaces, and podman restores them only one by one"
-        yield Obstacle(code="in-pod", reason=reason, methods=tuple(Method))
-    elif surroundings.neighbours and not joined:
+    if surroundings.neighbours and not joined:
         other = surroundings.neighbours[0]
         yield Obstacle(
             code="shared-namespace",
@@ -80,6 +83,32 @@ def _namespaces(
         yield _split(facts, surroundings.unit_stays)
     if facts.running and facts.id not in surroundings.cgroup:
         yield Obstacle(code="no-own-cgroup", reason="has no cgroup of its own that could be frozen")
+
+
+def _infra(facts: ContainerFacts) -> str:
+    return facts.pod.infra if facts.pod is not None else ""
+
+
+def _pod(facts: ContainerFacts, inspected: Mapping[str, Any], surroundings: Surroundings) -> Iterator[Obstacle]:
+    """Say what of its pod, or of its place in it, stands in the way."""
+    if not inspected.get("Pod") or facts.pod_infra:
+        return
+    yield from surroundings.pod_stays
+    if facts.pod is None:
+        if not surroundings.pod_stays:
+            yield Obstacle(code="in-pod", reason="belongs to a pod of which a member moves", methods=tuple(Method))
+        return
+    name = facts.pod.name
+    if surroundings.shared_objects:
+        what = " and ".join(surroundings.shared_objects)
+        reason = f"the members of its pod {name} share {what}, which no dump of one of them holds"
+        yield Obstacle(code="pod-ipc", reason=reason, methods=tuple(Method))
+    if UNIT_LABEL in facts.labels:
+        reason = f"is started by a systemd unit, and belongs to the pod {name}"
+        yield Obstacle(code="pod-of-unit", reason=reason, methods=tuple(Method))
+    if foreign := sorted(set(inspected.get("Dependencies") or ()) - {facts.pod.infra}):
+        reason = f"needs the container {foreign[0][:12]} besides its pod {name}"
+        yield Obstacle(code="pod-member-needs", reason=reason, methods=tuple(Method))
 
 
 def _split(facts: ContainerFacts, unit_stays: str) -> Obstacle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,10 @@ def held_descriptors(pids: Iterable[int], proc: Path = PROC) -> tuple[Held, ...]
     return tuple(found.values())
 
 
-def neighbours(first: int, proc: Path = PROC) -> tuple[Neighbour, ...]:
+def neighbours(first: int, proc: Path = PROC, *, fellows: Collection[str] = ()) -> tuple[Neighbour, ...]:
     """Return processes of others in a container's own namespaces, one for each namespace; `first` is its first.
+
+    Those of the containers `fellows` (ids) are no others, as they go where it goes.
 
     Whose a process is, its cgroup tells, read after its namespace: a list of the container's processes would be
     too old for one that it forked since. Ours are no neighbours, as they only look (`nsenter`).
@@ -85,6 +87,8 @@ def neighbours(first: int, proc: Path = PROC) -> tuple[Neighbour, ...]:
             if name not in found and _link(entry / "ns" / name) == link:
                 cgroup = _cgroup(entry)
                 if cgroup in ("", ours) or f"{cgroup}/".startswith(f"{container.rstrip('/')}/"):
+                    continue
+                if any(fellow in container_part(cgroup) for fellow in fellows):
                     continue
                 found[name] = Neighbour(int(entry.name), program_name(int(entry.name), proc), name)
     return tuple(found.values())

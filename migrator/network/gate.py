@@ -32,6 +32,19 @@ table arp {TABLE} {{
 """
 """Loopback stays open: what the processes of one container say to each other is nobody else's."""
 
+HEARS_ITSELF = 'iif "lo" accept; '
+
+
+def shut_rules(*, loopback: bool = True) -> str:
+    """Return the rules of a shut gate; without `loopback` nothing that is said over it is heard either.
+
+    Members of a pod talk to each other that way, and are written down and brought up one after another: an end of a
+    connection that is not there yet would reset the other. What is sent is still let go, for a sender to which the
+    filter says no gets an error.
+    """
+    return SHUT if loopback else SHUT.replace(HEARS_ITSELF, "")
+
+
 LEFT = f"""\
 insert rule inet {TABLE} speak {{family}} saddr {{address}} accept
 insert rule inet {TABLE} hear {{family}} daddr {{address}} accept
@@ -51,13 +64,15 @@ class Porter:
     One porter does one deed. When it is not there any more, the deed is done without it.
     """
 
-    def __init__(self, namespace: Path) -> None:
+    def __init__(self, namespace: Path, *, loopback: bool = True) -> None:
+        """`loopback`: see `shut_rules`."""
         self._namespace = namespace
+        self._shut = OPEN + shut_rules(loopback=loopback)
         self._nft = spawn(_enter(namespace, "nft", "-f", "-"), stdin=subprocess.PIPE)
 
     def shut(self) -> None:
         """Silence the namespace; raises `CommandError` as `shut` does."""
-        self._say(OPEN + SHUT)
+        self._say(self._shut)
 
     def open_gate(self) -> None:
         """Let the namespace speak; raises `CommandError` as `open_gate` does."""
@@ -77,9 +92,9 @@ class Porter:
             _nft(self._namespace, script)
 
 
-def shut(namespace: Path) -> None:
-    """Silence the network namespace at this path; idempotent."""
-    _nft(namespace, OPEN + SHUT)
+def shut(namespace: Path, *, loopback: bool = True) -> None:
+    """Silence the network namespace at this path; idempotent. `loopback`: see `shut_rules`."""
+    _nft(namespace, OPEN + shut_rules(loopback=loopback))
 
 
 def let_speak(namespace: Path, addresses: Sequence[str]) -> None:

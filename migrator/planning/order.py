@@ -62,7 +62,7 @@ def _grouped(containers: Sequence[ContainerFacts]) -> list[Unit]:
     for container in containers:
         own = root(f"container:{container.id}")
         together = wishes(container.labels).together
-        for name in ([f"pod:{container.pod}"] if container.pod else []) + (
+        for name in ([f"pod:{container.pod.id}"] if container.pod else []) + (
             [f"with:{together}"] if together else []
         ):
             groups[root(name)] = own

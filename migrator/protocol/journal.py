@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +54,7 @@ class Fate(StrEnum):
     """What became of a committed migration that did not end by itself: one more irrevocable word."""
 
     RESUME = "resume"  # source: a human let the container run here again
+    RELEASE = "release"  # source: its target needs nothing more for any member of its pod
     FORGET = "forget"  # a human threw away what is here
     YIELD = "yield"  # target: it shall never run here, for a human resumes it at the source
     FALL_BACK = "fall back"  # target: started anew, or left down, as its fallback says
@@ -108,6 +109,10 @@ class Journal:
         """Write the decision unless there is one; return the one that holds, on disk."""
         return Decision(self._first("decision", migration, word))
 
+    def decide_all(self, migrations: Sequence[str], word: Decision) -> Decision:
+        """Write one decision for all of a pod, or none: a word that any of them has holds for all. On disk."""
+        return Decision(self._first_of_all("decision", migrations, word))
+
     def decision(self, migration: str) -> Decision | None:
         """Return the decision that holds, None while there is none."""
         with self._transaction() as database:
@@ -117,6 +122,10 @@ class Journal:
     def seal(self, migration: str, word: Fate) -> Fate:
         """Write the fate of a committed migration unless it has one; return the one that holds, on disk."""
         return Fate(self._first("fate", migration, word))
+
+    def seal_all(self, migrations: Sequence[str], word: Fate) -> Fate:
+        """As `decide_all`, for the fate of all of a pod."""
+        return Fate(self._first_of_all("fate", migrations, word))
 
     def fate(self, migration: str) -> Fate | None:
         """Return the fate that holds, None while there is none."""
@@ -192,6 +201,15 @@ class Journal:
             insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608  no input in it
             database.execute(insert, (migration, word, time.time()))
             return _word(database, table, migration)
+
+    def _first_of_all(self, table: str, migrations: Sequence[str], word: str) -> str:
+        """Insert one word for all of them, in one transaction: the first that any has, or else this one."""
+        with self._transaction() as database:
+            database.execute("BEGIN IMMEDIATE")  # or another process could write between the look and the words
+            holds = next(filter(None, (_word(database, table, item) for item in migrations)), word)
+            insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608  no input in it
+            database.executemany(insert, [(item, holds, time.time()) for item in migrations])
+            return holds
 
     def _entry(self, database: sqlite3.Connection, row: Row) -> Entry:
         migration, side, container, request, began_at, outcome, settled = row

@@ -48,6 +48,18 @@ class Proposal(Value):
     pager: Pager = Pager.LIFEBOAT
     drill: bool = False  # the target gives it back when it is asked to
     transport: Transport = Transport.TLS  # what the source may use; what is used the target says
+    company: tuple[MigrationId, ...] = ()  # those of all members of its pod, this one among them; none when alone
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Proposal:
+        if self.migration not in self.together or (self.container.pod is None) != (not self.company):
+            raise ValueError("it is not among those that it names")
+        return self
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Return the migrations that have one decision with it; mostly it is alone."""
+        return self.company or (self.migration,)
 
 
 class FitQuestion(Value):

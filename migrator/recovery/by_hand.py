@@ -6,8 +6,9 @@ this migration, or a human has said that the other host is dead, and sees to it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 
 from migrator.container.settle import start_anew, tell_neighbours
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
@@ -20,6 +21,7 @@ from migrator.recovery.incoming import ask_source
 from migrator.recovery.outgoing import SourceRecovery
 from migrator.recovery.revival import Revival, told_of
 from migrator.runtime import podman, tombstone
+from migrator.source.company import remove_empty
 from migrator.source.departure import Departure
 from migrator.target.checkpoints import Kept
 from migrator.target.reception import Reception
@@ -103,11 +105,30 @@ class Settlement:
     # --- at the source
 
     def _resume(self, recovery: SourceRecovery, entry: Entry, *, declared_dead: bool) -> MigrationOutcome:
-        standing = self._let_target_yield(recovery, entry)
-        _refuse(may_resume(entry.decision, standing, declared_dead=declared_dead))
-        container = recovery.journey.container
-        if self._shared.journal.seal(entry.migration, Fate.RESUME) is not Fate.RESUME:
+        """Let it run here again, and all of its pod: first every target's promise, then the row, then the deeds."""
+        together = self._together(recovery, entry)
+        if entry.fate is Fate.RELEASE:
+            raise ExecutionError(f"{recovery.client.name} has all it needs of its pod", code="sealed")
+        for each, its in together:
+            standing = self._let_target_yield(each, its)
+            _refuse(may_resume(its.decision, standing, declared_dead=declared_dead))
+        if recovery.migration.company.seal(Fate.RESUME) is not Fate.RESUME:
             raise ExecutionError("it was thrown away here already", code="sealed")
+        if (pod := recovery.journey.container.pod) is not None:
+            tombstone.lift_infra(self._shared.state, pod.infra)
+        return _each([partial(self._run_again, each) for each, _ in together])
+
+    def _together(self, recovery: SourceRecovery, entry: Entry) -> list[tuple[SourceRecovery, Entry]]:
+        """Return a migration and behind it those of its pod that have no end yet."""
+        found = [(recovery, entry)]
+        for other in recovery.journey.company:
+            known = self._shared.journal.entry(other)
+            if known is not None and other != entry.migration and not known.settled:
+                found.append((SourceRecovery(self._shared, known, self._peers), known))
+        return found
+
+    def _run_again(self, recovery: SourceRecovery) -> MigrationOutcome:
+        container = recovery.journey.container
         self._shared.journal.learn_epoch(container.id, recovery.journey.epoch + 1)
         recovery.migration.holding.adopt()
         frozen = recovery.migration.holding.memory_is_here
@@ -134,14 +155,19 @@ class Settlement:
     def _forget(self, recovery: SourceRecovery, entry: Entry) -> MigrationOutcome:
         if not entry.decision:
             raise PrerequisiteError("it was not committed: the container is in use here", code="not-committed")
-        if self._shared.journal.seal(entry.migration, Fate.FORGET) is not Fate.FORGET:
+        if recovery.migration.company.seal(Fate.FORGET) is Fate.RESUME:
             raise ExecutionError("it was resumed here already", code="sealed")
+        return _each([partial(self._throw_away, each) for each, _ in self._together(recovery, entry)])
+
+    def _throw_away(self, recovery: SourceRecovery) -> MigrationOutcome:
         container = recovery.journey.container
-        tombstone.leave(self._shared.state, container, recovery.journey.target, entry.migration)
+        tombstone.leave(self._shared.state, container, recovery.journey.target, recovery.migration.id)
         recovery.migration.holding.adopt()
         recovery.migration.holding.release()
         podman.remove_container(container.id)
         tombstone.lift(self._shared.state, container)
+        if container.pod is not None:
+            remove_empty(self._shared.state, container.pod, recovery.migration.company)
         error = ExecutionError("a human threw away what was here", code="forgotten")
         return recovery.migration.end(Phase.LOST, error)
 
@@ -150,20 +176,36 @@ class Settlement:
     def _settle_here(
         self, reception: Reception, entry: Entry, wish: Wish, *, declared_dead: bool
     ) -> MigrationOutcome:
-        if wish is Wish.FORGET:
-            reception.forget()
-            return reception.record.outcome(Phase.LOST, "a human threw away what was here")
-        told = ask_source(self._peers, reception.proposal)
         report = reception.report()
+        together = self._receptions_together(reception)
+        if wish is Wish.FORGET:
+            for each in together:
+                each.check_lost()
+            for each in together:
+                each.forget()
+            return reception.record.outcome(Phase.LOST, "a human threw away what was here")
         if report.unwritten:  # it runs here: that is all there is to say
             reception.delivery.trust_files()
             return reception.record.outcome(Phase.DONE, "")
+        for each in together:
+            self._check_take_over(each, entry, declared_dead=declared_dead)
+        for each in together:
+            if each.delivery.trouble:
+                each.delivery.trust_files()
+            each.take_over()
+        return reception.record.outcome(Phase.LOST, "a human let it start anew here, from its files")
+
+    def _receptions_together(self, reception: Reception) -> list[Reception]:
+        """Return a reception and behind it those of its pod that have no end yet."""
+        others = [item for item in reception.proposal.company if item != reception.proposal.migration]
+        entries = filter(None, map(self._shared.journal.entry, others))
+        return [reception, *(self._reception(item.migration) for item in entries if not item.settled)]
+
+    def _check_take_over(self, reception: Reception, entry: Entry, *, declared_dead: bool) -> None:
+        told = ask_source(self._peers, reception.proposal)
+        report = reception.report()
         torn = _is_torn(reception, report)
         _refuse(may_take_over(report.standing, entry.decision, told, declared_dead=declared_dead, torn=torn))
-        if reception.delivery.trouble:
-            reception.delivery.trust_files()
-        reception.take_over()
-        return reception.record.outcome(Phase.LOST, "a human let it start anew here, from its files")
 
     def _settle_kept(self, kept: Kept, wish: Wish, *, declared_dead: bool) -> MigrationOutcome:
         if wish is Wish.RESUME:
@@ -233,6 +275,21 @@ class Settlement:
             forget_loses="the container and its files here",
             resume_refused=refused,
         )
+
+
+def _each(deeds: Sequence[Callable[[], MigrationOutcome]]) -> MigrationOutcome:
+    """Do the same for all of a pod, whatever one of them comes to; return, or raise, what became of the first."""
+    first: MigrationOutcome | None = None
+    failed: LifeboatError | None = None
+    for number, deed in enumerate(deeds):
+        try:
+            outcome = deed()
+            first = outcome if number == 0 else first
+        except LifeboatError as error:
+            failed = failed or error
+    if failed is not None or first is None:
+        raise failed or ExecutionError("nothing was to be done", code="no-such-migration")
+    return first
 
 
 def _is_torn(reception: Reception, report: Report) -> bool:

@@ -124,7 +124,7 @@ class Caretaker:
 
     def _lose(self, reception: Reception, reason: str, step: Step) -> None:
         container = reception.proposal.container
-        fallback = fallback_of(container, self._hall.settings) if step is Step.FALL_BACK else Fallback.STAY
+        fallback = self._fallback(reception) if step is Step.FALL_BACK else Fallback.STAY
         if reception.standing is Standing.FALLING_BACK and fallback is Fallback.STAY:
             fallback = Fallback.COLD  # a human's word, that a daemon before this one has not carried out
         kept = self._hall.checkpoints.of(container.id) if fallback is Fallback.CHECKPOINT else None
@@ -140,6 +140,18 @@ class Caretaker:
             self._go_back(reception, reason, kept)
         else:
             self._call(reception, reason)
+
+    def _fallback(self, reception: Reception) -> Fallback:
+        """Return what is to be done; a pod starts anew as a whole or not at all, and goes back to no checkpoint."""
+        together = reception.proposal.together
+        wanted = {
+            fallback_of(item.proposal.container, self._hall.settings)
+            for item in self._receptions()
+            if item.proposal.migration in together
+        }
+        if reception.proposal.container.pod is None:
+            return fallback_of(reception.proposal.container, self._hall.settings)
+        return Fallback.COLD if wanted == {Fallback.COLD} else Fallback.STAY
 
     def _call(self, reception: Reception, reason: str) -> None:
         """Call a human, once."""

@@ -16,7 +16,7 @@ from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol.journal import Decision, Entry
+from migrator.protocol.journal import Decision, Entry, Fate
 from migrator.protocol.messages import Report, Standing
 from migrator.protocol.steps import Claim, claim_after_reboot
 from migrator.runtime import podman, tombstone
@@ -47,14 +47,15 @@ class SourceRecovery:
             target=self.client,
             method=self.journey.method,
             observe=lambda _: None,
+            company=self.journey.company,
         )
 
     def run(self, ended: Ended, failed: Failed) -> None:
         """Bring it to its end, however long that takes; `failed` takes what a human must know meanwhile."""
         self.migration.holding.adopt()
         if self._entry.decision is None and self._was_down_in_the_freeze and not self._ours(failed):
-            self._shared.journal.decide(self._entry.migration, Decision.COMMIT)
-        if self._shared.journal.decide(self._entry.migration, Decision.ABORT) is Decision.COMMIT:
+            self.migration.company.decide(Decision.COMMIT)
+        if self.migration.company.decide(Decision.ABORT) is Decision.COMMIT:
             self.follow(ended)
         else:
             ended(self._revert())
@@ -71,6 +72,7 @@ class SourceRecovery:
                     ended(self.migration.end(Phase.DONE, None))
                 return
             except LifeboatError as error:
+                self.migration.company.trouble(error)
                 if error.code != told:
                     ended(self.migration.end(Phase.LOST, error, settled=False))
                 told = error.code
@@ -86,7 +88,8 @@ class SourceRecovery:
 
     def _unsettled(self) -> bool:
         entry = self._shared.journal.entry(self._entry.migration)
-        return entry is not None and not entry.settled and entry.fate is None  # else a human is at it
+        at_work = entry is not None and entry.fate in (None, Fate.RELEASE)  # else a human is at it
+        return entry is not None and not entry.settled and at_work
 
     @property
     def _was_down_in_the_freeze(self) -> bool:

@@ -333,9 +333,10 @@ def write_checkpoint_archive(archive: Path, members: Mapping[str, str]) -> None:
             tar.addfile(member, BytesIO(data))
 
 
-def restore_argv(archive: Path) -> list[str]:
-    """Return the command whose runtime call is parked on the target."""
+def restore_argv(archive: Path, pod: str = "") -> list[str]:
+    """Return the command whose runtime call is parked on the target; `pod` is the one (its id) that it joins."""
     argv = ["podman", "container", "restore", "--tcp-established", "--file-locks", "--ignore-rootfs"]
+    argv += ["--pod", pod] if pod else []
     return [*argv, "--ignore-volumes", "--import", str(archive)]
 
 

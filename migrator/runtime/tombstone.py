@@ -71,21 +71,31 @@ def ban(state: Path, container: ContainerFacts, *, unit: bool = True) -> None:
     `unit`: nor the systemd unit that it belongs to.
     """
     path = ban_path(state, container)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _opened(path).unlink(missing_ok=True)
     if unit and (name := _unit(container)):
         _forbid(name, (path, tombstone_path(state, container.name)))
+    ban_infra(state, container.id)
+
+
+def ban_infra(state: Path, identifier: str) -> None:
+    """As `ban`, for the infra container of a pod, which is known by its id alone: no member starts without it."""
+    path = state / BANS / identifier
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(path, b"")
 
 
 def lift(state: Path, container: ContainerFacts) -> None:
     """Let this container start again, unless a tombstone of it is here; idempotent."""
-    path = ban_path(state, container)
-    _opened(path).unlink(missing_ok=True)  # first: alone it would make the next ban void
-    path.unlink(missing_ok=True)
-    _sync(state / BANS)
+    _opened(ban_path(state, container)).unlink(missing_ok=True)  # first: alone it would make the next ban void
+    lift_infra(state, container.id)
     if not tombstone_path(state, container.name).exists():
         _allow_unit(container)
+
+
+def lift_infra(state: Path, identifier: str) -> None:
+    """As `lift`, for the infra container of a pod; on disk when this returns."""
+    (state / BANS / identifier).unlink(missing_ok=True)
+    _sync(state / BANS)
 
 
 def open_ban(state: Path, container: ContainerFacts) -> None:

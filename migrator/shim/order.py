@@ -11,7 +11,7 @@ from pathlib import Path
 
 from migrator.errors import PrerequisiteError
 from migrator.model import Method, Value
-from migrator.network.gate import SHUT
+from migrator.network.gate import shut_rules
 from migrator.protocol.journal import Side
 from migrator.runtime.tombstone import ALLOWED
 from migrator.settings import MigratorSettings
@@ -57,6 +57,8 @@ class Order(Value):
     pager: PagerAddress | None = None
     addresses: tuple[str, ...] = ()  # all of the container's, without prefix length
     left_behind: tuple[str, ...] = ()  # addresses whose connections end here
+    in_pod: bool = False  # it shares its network with others, which move along
+    captain: bool = True  # of its pod, or alone: what is done once for all that share a network is its to do
 
 
 def write_order(directory: Path, order: Order) -> Path:
@@ -67,11 +69,22 @@ def write_order(directory: Path, order: Order) -> Path:
     configuration = directory / "containers.conf"
     text = f'[engine.runtimes]\nrunc = ["{script}"]\n'
     if order.side is Side.TARGET:
-        helpers, monitor = _write_gate_helper(directory), _write_monitor(directory)
-        listed = ", ".join(f'"{path}"' for path in (helpers, *HELPER_DIRECTORIES))
-        text = f'[engine]\nhelper_binaries_dir = [{listed}]\nconmon_path = ["{monitor}"]\n{text}'
+        text = _silent(directory, loopback=not order.in_pod) + text
     configuration.write_text(text)
     return configuration
+
+
+def write_silence(directory: Path, *, loopback: bool) -> Path:
+    """Write what podman needs to start a container silent; return the file for `CONTAINERS_CONF_OVERRIDE`."""
+    configuration = directory / "containers.conf"
+    configuration.write_text(_silent(directory, loopback=loopback))
+    return configuration
+
+
+def _silent(directory: Path, *, loopback: bool) -> str:
+    helpers, monitor = _write_gate_helper(directory, loopback=loopback), _write_monitor(directory)
+    listed = ", ".join(f'"{path}"' for path in (helpers, *HELPER_DIRECTORIES))
+    return f'[engine]\nhelper_binaries_dir = [{listed}]\nconmon_path = ["{monitor}"]\n'
 
 
 def read_order(directory: Path) -> Order:
@@ -92,7 +105,7 @@ def _write_runtime(directory: Path, order: Order) -> Path:
 
     Podman asks runc some ten times around a migration, and to start Python costs more than to ask. A shim that
     ends badly with a restored tree in its hands is started again, to take it up; one that had handed it over has
-    ended well.
+    ended well. Podman also asks what runc can do (`--help`, and crutils, CRRuntimeSupportsPodCheckpointRestore).
     """
     script = directory / "runc"
     shim = shlex.join([sys.executable, "-P", "-m", "migrator.shim", str(directory)])
@@ -116,7 +129,7 @@ def _write_runtime(directory: Path, order: Order) -> Path:
         "    done",
         "    finish $status",
         "}",
-        'case " $* " in *" --help "*) ;; *) for word in "$@"; do',
+        'case " $* " in *" --help "*|" restore --lsm-mount-context ") ;; *) for word in "$@"; do',
         "    case $word in",
         f'        checkpoint) exec {shim} "$@" ;;',
         "        restore) trap '' TERM; restore \"$@\" ;;",
@@ -128,7 +141,7 @@ def _write_runtime(directory: Path, order: Order) -> Path:
     return script
 
 
-def _write_gate_helper(directory: Path) -> Path:
+def _write_gate_helper(directory: Path, *, loopback: bool) -> Path:
     """Wrap podman's network helper so that the gate is shut before it creates an interface.
 
     Podman calls `netavark ... setup NAMESPACE` with the namespace's path as the last argument.
@@ -137,7 +150,7 @@ def _write_gate_helper(directory: Path) -> Path:
     helpers = directory / "helpers"
     helpers.mkdir(exist_ok=True, mode=0o700)
     rules = directory / "gate.nft"
-    rules.write_text(SHUT)
+    rules.write_text(shut_rules(loopback=loopback))
     lines = [
         "#!/bin/sh",
         'for last in "$@"; do :; done',

@@ -1,8 +1,8 @@
 """The source's shim: holds the frozen container and lets go of it only by the journal's decision.
 
-Commands (JSON lines on `shim.sock`): `call`, `freeze`, `in-flight`, `abort`, `release`, `resume`, `state`. It
-lives in its own systemd scope. When the daemon dies before the decision, the shim decides `abort` itself and
-thaws; after a `commit` it holds the frozen tree until it is told `release`, whatever else dies.
+Commands (JSON lines on `shim.sock`): `call`, `stand-still`, `freeze`, `in-flight`, `abort`, `release`, `resume`,
+`state`. It lives in its own systemd scope. When the daemon dies before the decision, the shim decides `abort`
+itself and thaws; after a `commit` it holds the frozen tree until it is told `release`, whatever else dies.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from migrator.control import ControlServer, Message
@@ -62,6 +62,7 @@ class SourceShim:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only the decision ends this
         commands: dict[str, Callable[[], Message]] = {
             "call": self._call,
+            "stand-still": self._stand_still,
             "freeze": self._freeze,
             "abort": self._abort,
             "release": self._release,
@@ -112,9 +113,13 @@ class SourceShim:
         if self._order.pager is not None and self._pages is None:
             self._pages = self._call_sink(self._order.pager)
             enter_private_network()
-        self._porter = self._porter or gate.Porter(self._namespace)
-        self._capture = self._capture or _capture(self._namespace)
+        self._porter = self._porter or self._new_porter()
+        if self._order.captain:
+            self._capture = self._capture or _capture(self._namespace)
         return {"event": "called"}
+
+    def _new_porter(self) -> gate.Porter:
+        return gate.Porter(self._namespace, loopback=not self._order.in_pod)
 
     def _call_sink(self, address: PagerAddress) -> PageSource | PageServerSession:
         pki, migration = Path(self._order.pki), self._order.migration
@@ -135,16 +140,13 @@ class SourceShim:
     def _freeze(self) -> Message:
         """Freeze and dump the tree; says `frozen`, then `ready`, and answers `silent`.
 
-        On any failure the container is given back.
+        One that stands still already is dumped. On any failure the container is given back.
         """
-        self._frozen_at = time.monotonic()
-        try:
-            pids = self._cgroup.pids()
-            self._dump.start(pids)
-            self._dump.foresee(pids)
-            self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
-            self._control.say({"event": "frozen", "at": time.time()})
-            self._cgroup.freeze(FREEZE_WAIT_S)
+        with self._giving_back():
+            if self._frozen_at is None:
+                self._get_frozen(self._say_frozen)
+            else:
+                self._say_frozen()
             self._silence()  # from here on nothing may reach, or leave, what CRIU writes down
             pids = self._cgroup.pids()
             self._dump.go(pids)
@@ -154,11 +156,37 @@ class SourceShim:
                 self._pages.start(PAGE_SERVER_PORT, pids)
             self._control.say({"event": "ready", "images": str(self._dump.images)})
             self._dump.confirm()  # while the target restores
+        return {"event": "silent"}
+
+    def _say_frozen(self) -> None:
+        self._control.say({"event": "frozen", "at": time.time()})
+
+    def _stand_still(self) -> Message:
+        """Freeze the tree, and leave all else to `freeze`: what shares its network has to stand first."""
+        at: list[float] = []
+        with self._giving_back():
+            self._get_frozen(lambda: at.append(time.time()))
+        return {"event": "still", "at": at[0]}
+
+    def _get_frozen(self, tell: Callable[[], None]) -> None:
+        """Let runc come as far as it can, then freeze the tree; `tell` is called just before."""
+        self._frozen_at = time.monotonic()
+        pids = self._cgroup.pids()
+        self._dump.start(pids)
+        self._dump.foresee(pids)
+        self._dump.wait_at_turnstile(BEGIN_LIMIT_S)
+        tell()
+        self._cgroup.freeze(FREEZE_WAIT_S)
+
+    @contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        """Give the container back when what is done in the block fails."""
+        try:
+            yield
         except (LifeboatError, OSError):
             self._journal.decide(self._order.migration, Decision.ABORT)
             self._give_back()
             raise
-        return {"event": "silent"}
 
     def _in_flight(self) -> Message:
         packets = self._capture.packets() if self._capture is not None else []
@@ -168,7 +196,7 @@ class SourceShim:
         if self._capture is not None:
             with suppress(OSError):  # then senders repeat what comes now
                 self._capture.begin()
-        (self._porter or gate.Porter(self._namespace)).shut()
+        (self._porter or self._new_porter()).shut()
 
     def _abort(self) -> Message:
         if not may_give_back(self._journal.decide(self._order.migration, Decision.ABORT)):

@@ -39,7 +39,7 @@ class Checkpoint(SourceMigration):
                 self._runs_again_at = time.time()
             self._bring(images, request)
         except (LifeboatError, OSError) as error:
-            self._shared.journal.decide(self._id, Decision.ABORT)
+            self._shared.journal.decide(self.id, Decision.ABORT)
             self._withdraw()
             why = (
                 error if isinstance(error, LifeboatError) else ExecutionError(str(error), code="checkpoint-failed")
@@ -49,17 +49,17 @@ class Checkpoint(SourceMigration):
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
         outcome = self.end(Phase.KEPT, None)
-        self._shared.journal.forget_kept(self._container.name, self._id)
+        self._shared.journal.forget_kept(self._container.name, self.id)
         return outcome
 
     def _get_ready(self) -> ParkRequest:
         """Everything that can be done while the container runs undisturbed."""
         self._timeline.enter(Phase.PREPARE, f"a checkpoint of {self._container.name} for {self._target.name}")
-        wish = Keep(checkpoint=self._id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
+        wish = Keep(checkpoint=self.id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
         self._target.call("POST", "/v1/checkpoints", wish, Staged, timeout_s=REQUEST_WAIT_S)
         self._copy_ahead()
         self._undo.callback(self._give_back)
-        request = self.holding.park(self._target, Accepted(migration=self._id, needs_image=False, pager_port=0))
+        request = self.holding.park(self._target, Accepted(migration=self.id, needs_image=False, pager_port=0))
         self._timeline.tell("parked")
         return request
 
@@ -79,10 +79,10 @@ class Checkpoint(SourceMigration):
         self._timeline.enter(Phase.DRAIN, "its memory follows, and it runs on here")
         image.send_process_images(images, self._destination, self._shared.settings.copy_limit_s)
         self._target.call(
-            "POST", f"/v1/checkpoints/{self._id}", request, Staged, timeout_s=self._shared.settings.copy_limit_s
+            "POST", f"/v1/checkpoints/{self.id}", request, Staged, timeout_s=self._shared.settings.copy_limit_s
         )
 
     def _withdraw(self) -> None:
         """Undo: the target forgets what has come; what is complete there from before stays."""
         with suppress(LifeboatError):
-            self._target.call("DELETE", f"/v1/checkpoints/{self._id}", None, Staged, timeout_s=CONTROL_WAIT_S)
+            self._target.call("DELETE", f"/v1/checkpoints/{self.id}", None, Staged, timeout_s=CONTROL_WAIT_S)

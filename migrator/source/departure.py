@@ -9,6 +9,7 @@ from pathlib import Path
 from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
+from migrator.source.company import Companies
 from migrator.source.turns import Turns
 
 
@@ -24,6 +25,7 @@ class Departure:
     journal: Journal
     turns: Turns = field(default_factory=Turns)
     registry: Registry = field(default_factory=NoRecords)
+    companies: Companies = field(default_factory=Companies)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from migrator.protocol.messages import InFlight, Opened, Report, Standing
 from migrator.protocol.steps import SourceStep, source_step
 from migrator.protocol.timeline import Timeline
 from migrator.runtime import podman, tombstone
+from migrator.source.company import Company, remove_empty
 from migrator.source.departure import Departure
 from migrator.source.holding import Holding
 
@@ -38,7 +39,9 @@ class Handover:
         target: PeerClient,
         holding: Holding,
         timeline: Timeline,
+        company: Company,
     ) -> None:
+        self._company = company
         self._shared = shared
         self._id = migration
         self._container = container
@@ -64,9 +67,11 @@ class Handover:
             step = source_step(
                 Decision.COMMIT, report.standing if report else None, patient=time.monotonic() < deadline
             )
-            if step is SourceStep.RELEASE:
+            if step is SourceStep.RELEASE and self._company.may_release(self._id):
                 self._release()
                 return
+            if step is SourceStep.RELEASE:
+                self._company.check_trouble()
             if step is SourceStep.TELL:
                 self.tell()
             if step is SourceStep.CALL_A_HUMAN:
@@ -144,6 +149,8 @@ class Handover:
                 hint=f"podman rm --force {self._container.id[:12]}",
             )
         tombstone.lift(self._shared.state, self._container)
+        if self._container.pod is not None:
+            remove_empty(self._shared.state, self._container.pod, self._company)
         if self._container.quadlet is not None:
             quadlet.rest(self._container.quadlet)
         try:

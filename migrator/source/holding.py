@@ -37,7 +37,11 @@ PODMAN_END_WAIT_S = 60.0
 class Holding(ABC):
     """One container on its way out."""
 
-    def __init__(self, shared: Departure, migration: str, container: ContainerFacts, method: Method) -> None:
+    def __init__(
+        self, shared: Departure, migration: str, container: ContainerFacts, method: Method, *, captain: bool = True
+    ) -> None:
+        """`captain`: see `shim_order.Order`."""
+        self._captain = captain
         self._shared = shared
         self._id = migration
         self._container = container
@@ -51,6 +55,10 @@ class Holding(ABC):
     @abstractmethod
     def freeze(self) -> float:
         """Stop the container; return since when it stands (Unix seconds)."""
+
+    def stand_still(self) -> float:
+        """Only let it stand, for `freeze` to go on from there; return since when (Unix seconds)."""
+        raise ExecutionError("it cannot stand still with others", code="not-together")
 
     def written(self) -> Path:
         """Return where its images lie on this host, when they are written; raises where there are none."""
@@ -108,8 +116,10 @@ class Holding(ABC):
 class ParkedCheckpoint(Holding):
     """Podman's checkpoint, stopped in our shim; after the freeze the shim holds the frozen tree."""
 
-    def __init__(self, shared: Departure, migration: str, container: ContainerFacts, method: Method) -> None:
-        super().__init__(shared, migration, container, method)
+    def __init__(
+        self, shared: Departure, migration: str, container: ContainerFacts, method: Method, *, captain: bool = True
+    ) -> None:
+        super().__init__(shared, migration, container, method, captain=captain)
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
 
@@ -160,12 +170,18 @@ class ParkedCheckpoint(Holding):
             pager=pager,
             addresses=all_addresses(self._container.networks),
             left_behind=left_behind(self._container.networks),
+            in_pod=self._container.pod is not None,
+            captain=self._captain,
         )
 
     @property
     def gone(self) -> bool:
         """See `Holding.gone`."""
         return self._shim is not None and self._shim.gone
+
+    def stand_still(self) -> float:
+        """See `Holding.stand_still`."""
+        return float(self._ask({"do": "stand-still"})["at"])
 
     def freeze(self) -> float:
         """See `Holding.freeze`."""
@@ -336,7 +352,9 @@ class StoppedContainer(Holding):
         return True
 
 
-def holding(shared: Departure, migration: str, container: ContainerFacts, method: Method) -> Holding:
-    """Return how a container is held on this rung."""
+def holding(
+    shared: Departure, migration: str, container: ContainerFacts, method: Method, *, captain: bool = True
+) -> Holding:
+    """Return how a container is held on this rung; `captain`: see `shim_order.Order`."""
     kind = StoppedContainer if method is Method.COLD else ParkedCheckpoint
-    return kind(shared, migration, container, method)
+    return kind(shared, migration, container, method, captain=captain)

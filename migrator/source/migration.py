@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from typing import TypeVar
 
+from migrator.container.ipc import check_shared_objects
 from migrator.container.settle import start_missed
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
@@ -22,6 +24,9 @@ from migrator.protocol.messages import Accepted, Proposal, Report
 from migrator.protocol.timeline import Observer, Timeline
 from migrator.registry.records import Commit
 from migrator.runtime import podman, tombstone
+from migrator.runtime.runc import first_pid
+from migrator.shim.order import real_runc
+from migrator.source.company import Stage
 from migrator.source.departure import Departure, Place
 from migrator.source.handover import Handover
 from migrator.source.holding import holding
@@ -53,6 +58,7 @@ class Journey(Value):
     method: Method
     epoch: int
     leaves: bool = True  # False for a checkpoint
+    company: tuple[str, ...] = ()  # the migrations of all members of its pod, this one among them; none when alone
 
 
 class SourceMigration:
@@ -71,8 +77,12 @@ class SourceMigration:
         observe: Observer,
         place: Place | None = None,
         asked_at: float | None = None,
+        company: Sequence[str] = (),
     ) -> None:
-        """`asked_at` (Unix seconds) is when somebody asked for it: to look at the container is preparation, too."""
+        """`asked_at` (Unix seconds) is when somebody asked for it: to look at the container is preparation, too.
+
+        `company` are the migrations of all members of its pod.
+        """
         self._shared = shared
         self._asked_at = asked_at
         self._place = place or Place()
@@ -81,7 +91,8 @@ class SourceMigration:
         self._reach = target.reach()
         self._waited_s = 0.0
         self._parked_s = 0.0
-        self._id = migration
+        self.id = migration
+        self.company = shared.companies.of(shared.journal, company or (migration,))
         self._container = container
         self._target = target
         self._method = method
@@ -90,7 +101,7 @@ class SourceMigration:
         self._undo = ExitStack()
         self._copied: dict[str, Snapshot] = {}
         self._trees: list[Tree] = []
-        self.holding = holding(shared, migration, container, method)
+        self.holding = holding(shared, migration, container, method, captain=self.company.leads(migration))
         self.handover = Handover(
             shared,
             migration=migration,
@@ -98,6 +109,7 @@ class SourceMigration:
             target=target,
             holding=self.holding,
             timeline=self._timeline,
+            company=self.company,
         )
         self._frozen_at = 0.0
         self._runs_again_at: float | None = None  # here, after a checkpoint
@@ -107,13 +119,13 @@ class SourceMigration:
         self._begin()
         with self._turn:
             try:
-                with self._undo:
+                with self._undo, self.company.marching(self._container.name):
                     self._prepare()
                     self._wait_for_freeze()
                     self._freeze_and_restore()
                     self._commit()
             except LifeboatError as error:
-                self._shared.journal.decide(self._id, Decision.ABORT)  # a target that asks must hear it
+                self.company.decide(Decision.ABORT)  # a target that asks must hear it
                 return self.end(Phase.ABORTED, error)
             return self._after_commit()
 
@@ -125,9 +137,14 @@ class SourceMigration:
             method=self._method,
             epoch=self._epoch,
             leaves=self.leaves,
+            company=self._together,
         )
         name = self._container.name
-        self._shared.journal.begin(self._id, Side.SOURCE, name, journey.model_dump_json())
+        self._shared.journal.begin(self.id, Side.SOURCE, name, journey.model_dump_json())
+
+    @property
+    def _together(self) -> tuple[str, ...]:
+        return self.company.migrations if self._container.pod is not None else ()
 
     def _after_commit(self) -> MigrationOutcome:
         self._shared.journal.learn_epoch(self._container.id, self._epoch)
@@ -136,6 +153,7 @@ class SourceMigration:
             self._freeze_turn.close()
             self.handover.run()
         except LifeboatError as error:
+            self.company.trouble(error)
             return self.end(Phase.LOST, error, settled=False)
         return self.end(Phase.DONE, None)
 
@@ -153,7 +171,7 @@ class SourceMigration:
             self._timeline.began(self._asked_at)
         tombstone.check_hook()
         proposal = Proposal(
-            migration=self._id,
+            migration=self.id,
             source=self._shared.host,
             container=self._container,
             method=self._method,
@@ -162,6 +180,7 @@ class SourceMigration:
             pager=self._shared.settings.pager,
             transport=self._shared.settings.pager_transport,
             drill=self._place.drill,
+            company=self._together,
         )
         self._undo.callback(self._withdraw)
         accepted = self._target.call("POST", "/v1/migrations", proposal, Accepted, timeout_s=REQUEST_WAIT_S)
@@ -183,21 +202,27 @@ class SourceMigration:
     def _go_on(self) -> None:
         """Raise when somebody stopped this migration or removed its target; not asked after the commit."""
         self._target.check_listed()
+        self.company.check()
         if self._place.stopped.is_set():
             raise ExecutionError("it was stopped before its commit", code="stopped")
 
     def _wait_for_place(self) -> None:
-        """Wait until few enough are away; what is copied by then is made fresh again."""
-        line = self._shared.turns.away(self._target.name, self._place.order, self._go_on)
-        waited_s = self._turn.enter_context(line)
+        """Wait until few enough are away; what is copied by then is made fresh again. A pod is as one."""
+        waited_s = 0.0
+        if self.company.leads(self.id):
+            line = self._shared.turns.away(self._target.name, self._place.order, self._go_on)
+            waited_s = self._turn.enter_context(line)
+        waited_s += self.company.meet(Stage.PLACED, self.id, self._go_on)
         self._waited_s += waited_s
         if waited_s > STALE_S:
             self._copy_ahead()
 
     def _wait_for_freeze(self) -> None:
         self._turn.push(self._freeze_turn)
-        line = self._shared.turns.freeze(self._target.name, self._place.order, self._go_on)
-        self._waited_s += self._freeze_turn.enter_context(line)
+        if self.company.leads(self.id):
+            line = self._shared.turns.freeze(self._target.name, self._place.order, self._go_on)
+            self._waited_s += self._freeze_turn.enter_context(line)
+        self.company.meet(Stage.TURN, self.id, self._go_on)
         self._go_on()
 
     def _copy_ahead(self) -> None:
@@ -209,21 +234,32 @@ class SourceMigration:
             limit_s = self._shared.settings.copy_limit_s
             self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s)
         if self._method is not Method.COLD:
-            self._trees.append(Tree(SHARED_MEMORY, places.shared_memory))
+            self._trees += self._shared_memory(places)
             self._trees += trees(self._container, Treatment.COPY_LATE)
+
+    def _shared_memory(self, places: podman.Directories) -> Iterator[Tree]:
+        """Yield its /dev/shm; that of a pod is its infra container's, and goes once, with the captain."""
+        pod = self._container.pod
+        if pod is None or "ipc" not in pod.shares:
+            yield Tree(SHARED_MEMORY, places.shared_memory)
+        elif self.company.leads(self.id):
+            yield Tree(SHARED_MEMORY, podman.directories(pod.infra).shared_memory)
 
     @property
     def _destination(self) -> Destination:
-        return Destination(self._shared.directory, self._target.name, self._id, self._go_on)
+        return Destination(self._shared.directory, self._target.name, self.id, self._go_on)
 
     def _park(self, accepted: Accepted) -> None:
         """Stop on both sides one step before the deed."""
         self._undo.callback(self._give_back)
         request = self.holding.park(self._target, accepted)
-        path = f"/v1/migrations/{self._id}/park"
+        path = f"/v1/migrations/{self.id}/park"
         self._target.call("POST", path, request, Report, timeout_s=self._shared.settings.park_limit_s)
         tombstone.ban(self._shared.state, self._container)
+        if self._container.pod is not None:
+            tombstone.ban_infra(self._shared.state, self._container.pod.infra)
         self._timeline.tell("parked on both sides")
+        self.company.meet(Stage.PARKED, self.id, self._go_on)
 
     def _freeze_and_restore(self) -> None:
         """From the last instruction on the source to a silent tree on the target.
@@ -235,10 +271,12 @@ class SourceMigration:
             body = self._wait_for(workers.submit(self.holding.images(self._destination)))
             journalled = workers.submit(self._timeline.enter, Phase.RESTORE)
             self._finish(copies)
-            path = f"/v1/migrations/{self._id}/restore"
+            self.company.meet(Stage.COPIED, self.id, self._look)  # what is shared must be there before any runs
+            path = f"/v1/migrations/{self.id}/restore"
             self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
-        journalled.result()
-        self.holding.check_silent()
+            journalled.result()
+            self.holding.check_silent()
+            self.company.meet(Stage.RESTORED, self.id, self._look)
         workers.shutdown()
 
     def _freeze(self) -> tuple[ThreadPoolExecutor, list[Future[bool]]]:
@@ -247,9 +285,33 @@ class SourceMigration:
         workers = ThreadPoolExecutor(max_workers=len(self._trees) + 2)  # what else goes is not to wait for a copy
         # What fails must not wait for a copy.
         self._undo.callback(workers.shutdown, wait=False, cancel_futures=True)
-        self._frozen_at = self.holding.freeze()
+        self._frozen_at = self._stop()
         self._timeline.began(self._frozen_at)
-        return workers, [workers.submit(self._copy_last, tree) for tree in self._trees]
+        last = [workers.submit(self._copy_last, tree) for tree in self._trees]
+        if self.company.leads(self.id) and self._container.pod is not None:
+            last.append(workers.submit(self._check_shared_objects, self._container.pod.name))
+        return workers, last
+
+    def _stop(self) -> float:
+        """Let it stand still, and its pod with it before anything of that is dumped; return since when."""
+        if self._container.pod is None:
+            return self.holding.freeze()
+        since = self.holding.stand_still()
+        self.company.meet(Stage.STILL, self.id, self._look)
+        self.holding.freeze()
+        return since
+
+    def _check_shared_objects(self, pod: str) -> bool:
+        """What appeared since the last look would be lost; nothing can any more."""
+        check_shared_objects(first_pid(real_runc(), self._container.id), pod)
+        return True
+
+    def _look(self) -> None:
+        """Raise while it stands still, for a peer out of reach, or when what holds it here has died."""
+        if self.holding.gone:
+            raise ExecutionError("what holds the container here has died", code="shim-gone")
+        self._reach.check()
+        self.company.check()
 
     def _wait_for(self, work: Future[Result]) -> Result:
         """Wait while it stands still, but not for a peer out of reach, nor when what holds it here has died.
@@ -257,9 +319,7 @@ class SourceMigration:
         Then it has to be given back at once; what still works for it ends by itself.
         """
         while wait([work], timeout=LOOK_S).not_done:
-            if self.holding.gone:
-                raise ExecutionError("what holds the container here has died", code="shim-gone")
-            self._reach.check()
+            self._look()
         return work.result()
 
     def _finish(self, copies: list[Future[bool]]) -> None:
@@ -272,22 +332,22 @@ class SourceMigration:
 
     def _commit(self) -> None:
         """POINT_OF_NO_RETURN: once the word is on disk, the container is the target's."""
-        if self._shared.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
+        if self.company.decide(Decision.COMMIT) is Decision.ABORT:
             raise ExecutionError(
                 "the container was given back before the commit", code="given-back", temporary=True
             )
         self._undo.pop_all()
-        commit = Commit(migration=self._id, source=self._shared.host, target=self._target.name, at=time.time())
+        commit = Commit(migration=self.id, source=self._shared.host, target=self._target.name, at=time.time())
         self._shared.registry.record(commit)
 
     def _withdraw(self) -> None:
         """Undo: the target forgets this migration."""
         with suppress(LifeboatError):
-            self._target.call("DELETE", f"/v1/migrations/{self._id}", None, Report, timeout_s=CONTROL_WAIT_S)
+            self._target.call("DELETE", f"/v1/migrations/{self.id}", None, Report, timeout_s=CONTROL_WAIT_S)
 
     def _give_back(self) -> None:
         """Undo: the container runs on; pushed last, so it is done first. The row comes before the deed."""
-        if self._shared.journal.decide(self._id, Decision.ABORT) is Decision.COMMIT:
+        if self.company.decide(Decision.ABORT) is Decision.COMMIT:
             return
         try:
             self.holding.give_back()
@@ -295,6 +355,8 @@ class SourceMigration:
             self._timeline.tell(f"the container could not be given back: {error}")
         banned = tombstone.is_banned(self._shared.state, self._container)
         tombstone.lift(self._shared.state, self._container)
+        if self._container.pod is not None:
+            tombstone.lift_infra(self._shared.state, self._container.pod.infra)
         if banned and not podman.is_running(self._container.id):
             self._make_up_for_ban()
 
@@ -308,7 +370,7 @@ class SourceMigration:
     def end(self, phase: Phase, error: LifeboatError | None, *, settled: bool = True) -> MigrationOutcome:
         """Journal how it ended; what is not settled is looked after further (migrator.recovery.outgoing)."""
         if phase is not Phase.KEPT:  # there are many, and they would push out what somebody may look for
-            evidence.keep(self.holding.directory, self._shared.state, self._id)
+            evidence.keep(self.holding.directory, self._shared.state, self.id)
         if settled:
             self.holding.close()
             shutil.rmtree(self.holding.directory, ignore_errors=True)
@@ -327,3 +389,11 @@ class SourceMigration:
             drained_bytes=report.drained_bytes if report else None,
             drain=report.drain if report else None,
         )
+
+
+def run_together(migrations: Sequence[SourceMigration]) -> list[MigrationOutcome]:
+    """Run migrations that have one decision, side by side; return how each ended, in the same order."""
+    if len(migrations) == 1:
+        return [migrations[0].run()]
+    with ThreadPoolExecutor(len(migrations), "pod") as workers:
+        return list(workers.map(lambda migration: migration.run(), migrations))

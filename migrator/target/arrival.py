@@ -30,6 +30,7 @@ from migrator.storage.disks import write_out
 from migrator.target.adoption import Adoption
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
+from migrator.target.pods import IncomingPod
 
 in_flight = Later("migrator.network.in_flight")
 
@@ -153,11 +154,24 @@ class ParkedRestore(Arrival):
     """Podman's restore, stopped in our shim one step before runc's."""
 
     def __init__(
-        self, hall: Hall, proposal: Proposal, directory: Path, staging: Path, drain: Drain, *, stale: bool
+        self,
+        hall: Hall,
+        proposal: Proposal,
+        directory: Path,
+        staging: Path,
+        drain: Drain,
+        *,
+        stale: bool,
+        pod: IncomingPod | None = None,
     ) -> None:
-        """`stale` says that its memory is of the past: its peers have gone on, and its connections are over."""
+        """`stale` says that its memory is of the past: its peers have gone on, and its connections are over.
+
+        `pod` is what it comes into.
+        """
         super().__init__(hall, proposal, directory, staging)
         self._drain = drain
+        self._pod = pod
+        self._captain = proposal.together[0] == proposal.migration
         self._severed = all_addresses(proposal.container.networks) if stale else ()
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
@@ -226,9 +240,11 @@ class ParkedRestore(Arrival):
             pki=str(self._hall.pki),
             settings=self._hall.settings,
             left_behind=self._severed,
+            in_pod=self._pod is not None,
+            captain=self._captain,
         )
         configuration = shim_order.write_order(self._directory, order)
-        self._podman = self._call_podman(podman.restore_argv(archive), configuration)
+        self._podman = self._call_podman(podman.restore_argv(archive, self._pod_name), configuration)
         self._shim = self._podman.control(self._directory / shim_order.CONTROL, "the parked restore")
         self._learn()
         if self.move_staged_layer(self.layer()):
@@ -237,6 +253,11 @@ class ParkedRestore(Arrival):
         self._ask({"do": "begin"})
         self._drain.wait_for_room()
         _ = in_flight.replay  # loaded now, for the commit must not wait for it
+
+    @property
+    def _pod_name(self) -> str:
+        joined = self._pod.joined if self._pod is not None else None
+        return joined.pod if joined is not None else ""
 
     def _call_podman(self, argv: list[str], configuration: Path) -> Scope:
         """Let podman restore it in a scope of ours, or in the unit that it belongs to."""
@@ -260,7 +281,9 @@ class ParkedRestore(Arrival):
         return overlay.find(self._root).upper
 
     def shared_memory(self) -> Path | None:
-        """See `Arrival.shared_memory`."""
+        """See `Arrival.shared_memory`; a pod has one for all, which the captain brings."""
+        if self._pod is not None and self._pod.shared_memory is not None:
+            return self._pod.shared_memory if self._captain else None
         return self._bundle / "shm" if self._shim is not None else None
 
     def make_ready(self, images: bytes | None) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from pathlib import Path
+from contextlib import suppress
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
 
 from migrator.admission import admit
-from migrator.admission.rules import Terms
+from migrator.admission.rules import Joined, Terms
 from migrator.errors import LifeboatError, NotAllowedError, PrerequisiteError
 from migrator.model import Method, Phase
 from migrator.names import MigrationId
 from migrator.peers.limits import IMAGES_BYTES
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
-from migrator.peers.streams import Header
 from migrator.protocol.journal import Decision, Entry, Fate, Side
 from migrator.protocol.messages import (
     Accepted,
@@ -36,15 +33,12 @@ from migrator.protocol.steps import Reply, answer_proposal
 from migrator.runtime import podman
 from migrator.settings import BindMounts
 from migrator.source.migration import Journey
-from migrator.storage import image, receive
 from migrator.target.checkpoint_desk import routes as checkpoint_routes
 from migrator.target.hall import Hall
+from migrator.target.intake import Intake
 from migrator.target.reception import Reception
 from migrator.target.reservations import Held, Hold, Reservations
-from migrator.target.staging import Staging
 from migrator.target.staging_desk import StagingDesk
-
-JAIL = "jail"  # an empty directory below /run/lifeboat
 
 
 class Desk:
@@ -62,6 +56,7 @@ class Desk:
         self._stagings = StagingDesk(hall, self._check_accepting)
         self._receptions: dict[str, Reception] = {}
         self._lock = threading.Lock()
+        self._intake = Intake(hall, self._stagings, self.reception, self._knows)
 
     def get_ready(self) -> None:
         """Find out early what takes long when a container is parked here; a failure shows when it is needed."""
@@ -102,6 +97,7 @@ class Desk:
 
     def _entered(self, proposal: Proposal, *, stale: bool) -> Reception:
         self._check_method(proposal)
+        self._check_company(proposal)
         with self._lock:
             reception = self._receptions.get(proposal.migration)
             reply = self._answer_proposal(proposal, reception)
@@ -126,6 +122,12 @@ class Desk:
                 code="cold-not-accepted",
                 hint="set migrator.accept_privileged = true there, if its peers are trusted that far",
             )
+
+    def _check_company(self, proposal: Proposal) -> None:
+        """One decision is written for all that a proposal names: they have to be its source's own."""
+        for entry in filter(None, map(self._hall.journal.entry, proposal.company)):
+            if entry.side is not Side.TARGET or _source(entry) != proposal.source:
+                raise PrerequisiteError(f"{entry.migration} is no migration of {proposal.source}", code="not-yours")
 
     def _answer_proposal(self, proposal: Proposal, reception: Reception | None) -> Reply:
         entry = self._hall.journal.entry(proposal.migration)
@@ -215,7 +217,7 @@ class Desk:
         @router.post("/{migration}/park")
         def park(migration: MigrationId, request: ParkRequest, member: Member) -> Report:
             reception = self.reception(migration, member)
-            reception.park(self.admitted(reception.proposal, request))
+            reception.park(self.admitted(reception.proposal, request, reception.joined()))
             return reception.report()
 
         @router.post("/{migration}/restore")
@@ -278,19 +280,25 @@ class Desk:
 
     def streams(self) -> Mapping[str, StreamHandler]:
         """Return what takes bulk data: trees by rsync, container images, complete process images."""
-        return {
-            "rsync": self._take_tree,
-            "image": self._take_image,
-            "process-images": self._take_process_images,
-        }
+        return self._intake.streams()
 
-    def admitted(self, proposal: Proposal, request: ParkRequest) -> ParkRequest:
-        """Return what podman may be given of a request; raises `PrerequisiteError` where that is not clear."""
+    def _knows(self, migration: str) -> bool:
+        with self._lock:
+            return migration in self._receptions
+
+    def admitted(self, proposal: Proposal, request: ParkRequest, joined: Joined | None = None) -> ParkRequest:
+        """Return what podman may be given of a request; raises `PrerequisiteError` where that is not clear.
+
+        `joined` is the pod that was made here for it.
+        """
         if proposal.method is Method.COLD:
             return request  # see _check_method
         settings = self._hall.settings
         terms = Terms(
-            settings.accept_privileged, settings.shared_paths, sync=settings.bind_mounts is BindMounts.SYNC
+            settings.accept_privileged,
+            settings.shared_paths,
+            sync=settings.bind_mounts is BindMounts.SYNC,
+            joined=joined,
         )
         return admit(proposal.container, request, terms, podman.places())
 
@@ -320,47 +328,6 @@ class Desk:
         reception = self.reception(migration, source)
         reception.restore(images or None)
         return reception.report()
-
-    def _take_tree(self, header: Header, link: ssl.SSLSocket) -> None:
-        tree, limit_s = header.get("tree", ""), self._hall.settings.copy_limit_s
-        command = header.get("command", "").split("\0")
-        with self._hall.checkpoints.writing(header) as kept, self._staged(header) as record:
-            if kept:
-                path = kept.tree_path(tree)
-            else:
-                path = self._stagings.path(record, tree) if record else self._called(header).tree_path(tree)
-            receive.receive_tree(link, command, path, self._jail(), limit_s)
-
-    def _take_image(self, header: Header, link: ssl.SSLSocket) -> None:
-        limit_s = self._hall.settings.copy_limit_s
-        with self._staged(header) as record:
-            name = record.staging if record else self._called(header).proposal.migration
-            container = record.container if record else self._called(header).proposal.container
-            archive = self._hall.state / "staging" / f"{name}.image"
-            receive.receive_image(link, container.image_id, archive, limit_s)
-            if record:
-                self._stagings.image_came(record)
-
-    def _take_process_images(self, header: Header, link: ssl.SSLSocket) -> None:
-        with self._hall.checkpoints.writing(header) as kept:
-            images = kept.images if kept else self._called(header).images_directory
-            image.empty(images)
-            receive.receive_process_images(link, images, self._jail(), self._hall.settings.copy_limit_s)
-
-    def _staged(self, header: Header) -> AbstractContextManager[Staging | None]:
-        """Hold what waits here and a stream is for, None when it is for a migration; that looks at no record."""
-        with self._lock:
-            migrates = header.get("migration", "") in self._receptions
-        return nullcontext() if migrates else self._stagings.record(header)
-
-    def _called(self, header: Header) -> Reception:
-        """Return the reception a stream is for; `peer` is who opened it, by its certificate."""
-        return self.reception(header.get("migration", ""), header["peer"])
-
-    def _jail(self) -> Path:
-        root = self._hall.runtime / JAIL
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return root
 
 
 def _target(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from migrator.protocol.journal import Journal
 from migrator.registry.records import NoRecords, Registry
 from migrator.settings import MigratorSettings
 from migrator.target.checkpoints import Checkpoints
+from migrator.target.pods import IncomingPods
 from migrator.target.staging import Stagings
 
 
@@ -26,6 +27,7 @@ class Hall:
     stagings: Stagings
     checkpoints: Checkpoints
     registry: Registry = field(default_factory=NoRecords)
+    pods: IncomingPods = field(default_factory=IncomingPods)
 
     @property
     def known(self) -> KnownContainers:

@@ -7,81 +7,28 @@ builds its receptions anew from the journal and these sockets. What follows from
 
 from __future__ import annotations
 
-import shutil
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from migrator.admission.rules import Joined
 from migrator.container.here import require_fit
 from migrator.container.settle import settle
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, Phase
 from migrator.pager.sink import SinkState
-from migrator.protocol import evidence
-from migrator.protocol.journal import Decision, Fate
-from migrator.protocol.messages import Accepted, Opened, ParkRequest, Proposal, Report, Standing
-from migrator.protocol.steps import Reply, answer_abort, answer_commit, answer_yield, sealed_as
+from migrator.protocol.journal import Decision
+from migrator.protocol.messages import Accepted, Opened, ParkRequest, Standing
+from migrator.protocol.steps import Reply, answer_commit, sealed_as
 from migrator.runtime import podman, tombstone
-from migrator.storage.disks import Disks
 from migrator.storage.sync import LAYER, SHARED_MEMORY
-from migrator.storage.volumes import Volumes
-from migrator.target.arrival import Arrival, ParkedRestore
-from migrator.target.created import CreatedContainer
-from migrator.target.delivery import Delivery
-from migrator.target.drain import Drain
-from migrator.target.hall import Hall
-from migrator.target.record import Record
+from migrator.target.arrival import ParkedRestore
+from migrator.target.incoming import Incoming
 
 
-class Reception:
+class Reception(Incoming):
     """One incoming migration."""
-
-    def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False) -> None:
-        """`stale` says that it starts from a checkpoint of the past."""
-        self._hall = hall
-        self.proposal = proposal
-        self._id = proposal.migration
-        self.directory = hall.runtime / "migrations" / self._id
-        self._staging = hall.state / "staging" / self._id
-        self._lock = threading.RLock()
-        self.record = Record(hall, proposal)
-        self._drain = Drain(hall, proposal, self.directory)
-        places = (self.directory, self._staging)
-        self._arrival: Arrival = ParkedRestore(hall, proposal, *places, self._drain, stale=stale)
-        if proposal.method is Method.COLD:
-            self._arrival = CreatedContainer(hall, proposal, *places)
-        self._volumes = Volumes(proposal.container)
-        self.delivery = Delivery(self._drain, self.record, Disks(self._volumes.places), proposal.method)
-        self._stale = stale
-        self._restored_in_ms = 0.0
-        self._opened_at: float | None = None
-        self.may_have_spoken = False  # whether the gate may have been open
-        self._accepted: Accepted | None = None
-        self._standing = Standing.RESERVED
-        self._reason = ""
-        self._heard_at = time.monotonic()
-
-    @property
-    def ended(self) -> bool:
-        """Say whether it is over, and the journal says so."""
-        return self.record.ended
-
-    @property
-    def standing(self) -> Standing:
-        """Return how it stood when somebody last looked."""
-        return self._standing
-
-    def touch(self) -> None:
-        """The source was heard."""
-        self._heard_at = time.monotonic()
-
-    @property
-    def quiet_s(self) -> float:
-        """Return for how long the source was not heard."""
-        return time.monotonic() - self._heard_at
 
     @property
     def reserved_bytes(self) -> int:
@@ -116,6 +63,13 @@ class Reception:
             return path
         raise PrerequisiteError(f"this migration has no tree {tree!r} here", code="no-such-tree")
 
+    def joined(self) -> Joined | None:
+        """Return the pod that the container comes into, made here if need be; None for one without."""
+        with self._lock:
+            if self._pod is None or self._standing is not Standing.RESERVED:
+                return self._pod.joined if self._pod is not None else None
+            return self._pod.make()
+
     def park(self, request: ParkRequest) -> None:
         """Prepare everything up to the last step; the request was looked through."""
         with self._lock:
@@ -144,10 +98,6 @@ class Reception:
             self._standing = Standing.RESTORED
             self._restored_in_ms = (time.time() - began_at) * 1000
 
-    def _check(self, wanted: Standing) -> None:
-        if self._standing is not wanted:
-            raise ExecutionError(f"this migration is {self._standing} here, not {wanted}", code=f"not-{wanted}")
-
     @property
     def images_directory(self) -> Path:
         """Return where the images of a full migration are to be unpacked."""
@@ -164,6 +114,8 @@ class Reception:
             if reply is Reply.REFUSE:
                 raise ExecutionError(f"this migration is {self._standing} here", code="not-restored")
             self.record.commit()
+            if self._pod is not None:
+                self._pod.allow()
             opened_now = self._opened_at is None
             if self._opened_at is None:
                 self._opened_at = self._open()
@@ -196,12 +148,6 @@ class Reception:
             raise
         self._standing = Standing.DRAINING
 
-    def _lose(self, reason: str) -> None:
-        if self._standing is not Standing.LOST:
-            self._arrival.freeze()
-            self._standing, self._reason = Standing.LOST, reason
-            self.record.write(Phase.DRAIN, f"lost: {reason}")
-
     def adopt(self, shim: ControlClient | None) -> None:
         """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
         with self._lock:
@@ -233,126 +179,6 @@ class Reception:
         else:
             self._lose(f"{self._hall.host} was down before it had all memory, and all files on its disks")
 
-    def report(self) -> Report:
-        """Tell how the migration stands, and notice here that its drain has ended, or what was parked has died."""
-        with self._lock:
-            if self._standing is Standing.DRAINING:
-                if self.delivery.look().state is SinkState.LOST:
-                    self._lose(self.delivery.progress.reason)
-                elif self.delivery.complete:
-                    self._standing = Standing.DRAINED
-            elif self._standing in (Standing.PARKED, Standing.RESTORED) and not self._arrival.lives:
-                self._lose("what was restored here is gone: its shim died")
-            progress = self.delivery.progress
-            return Report(
-                migration=self._id,
-                standing=self._standing,
-                drained_bytes=progress.drained_bytes,
-                drain=progress.details,
-                drain_s=progress.drain_s,
-                reason=self._reason,
-                unwritten=self.delivery.trouble if self.delivery.memory_is_here else "",
-            )
-
-    @property
-    def remains(self) -> bool:
-        """Say whether the tree is here; it is not when this host was down meanwhile."""
-        return self._arrival.remains
-
-    def abandon(self, reason: str) -> None:
-        """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
-        with self._lock:
-            if self.record.decision is not None or self._standing is not Standing.RESTORED:
-                self.abort(reason)
-
-    def abort(self, reason: str) -> None:
-        """Undo everything here; refused after the commit."""
-        with self._lock:
-            if answer_abort(self._standing, self.record.decision) is Reply.AGAIN:
-                return
-            self.record.abort()
-            self._reason = reason
-            self._arrival.abort()
-            self._remove()
-            self._volumes.remove()
-            self._standing = Standing.ABORTED
-            self._end(Phase.ABORTED, reason)
-
-    def yield_container(self) -> None:
-        """A human resumes the container at the source: promise that it never runs here, and clear away."""
-        with self._lock:
-            standing = self.report().standing
-            reply = answer_yield(standing, self.record.decision, self.record.fate)
-            if reply is Reply.REFUSE:
-                raise ExecutionError(f"this migration is {standing} here: it runs here", code="runs-here")
-            if reply is Reply.AGAIN and (self.ended or self.record.fate is None):
-                return
-            if self.record.decision is None:
-                self.abort("a human resumes it at the source")
-                return
-            self.record.seal(Fate.YIELD)
-            self.stay_away()
-
-    def take_over(self) -> None:
-        """A human lets the container start here, from its files; the source is dead, or has committed it to us."""
-        with self._lock:
-            self.record.commit()
-            self.record.seal(Fate.FALL_BACK)
-            self._standing, self._reason = Standing.FALLING_BACK, self._reason or "its source is dead"
-        self.delivery.write_files()
-        self.fall_back()
-
-    def give_way(self) -> None:
-        """The source says that a human resumed the container there, perhaps while this host was down."""
-        if self.record.decision is Decision.COMMIT:
-            self.stay_away()
-        else:
-            self.abort("a human resumed it at the source")
-
-    def stay_away(self) -> None:
-        """Clear away a committed container that a human has resumed at the source."""
-        with self._lock:
-            self._remove()
-            self._standing = Standing.YIELDED
-            self._end(Phase.LOST, "a human resumed it at the source")
-
-    def fall_back(self) -> None:
-        """The memory will not come: start the container anew from its files, as a crash of it would end."""
-        with self._lock:
-            if self.ended:
-                return  # by a human's word and by ourselves at once
-            self._kill_lost()
-            tombstone.clear(self._hall.state, self.proposal.container)
-            self._arrival.start_anew()
-            self._standing = Standing.FELL_BACK
-            self._end(Phase.LOST, f"{self._reason or 'the memory did not come'}; started anew from its files")
-
-    def make_way(self, aside: Path) -> None:
-        """The memory will not come, and it starts from a checkpoint: remove it, and put its own layer aside."""
-        with self._lock:
-            self._kill_lost()
-            self._arrival.put_aside(aside / LAYER)
-            tombstone.leave(self._hall.state, self.proposal.container, self._hall.host, self._id)
-            self._remove()
-            self._standing = Standing.FELL_BACK
-            self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
-
-    def _kill_lost(self) -> None:
-        self.record.seal(Fate.FALL_BACK)
-        self._standing = Standing.FALLING_BACK
-        if self._opened_at is None:
-            self._arrival.surrender()
-        podman.kill_and_wait(self.proposal.container.name)
-
-    def forget(self) -> None:
-        """A human throws away what is here of a lost container."""
-        with self._lock:
-            if self._standing not in (Standing.LOST, Standing.FALLING_BACK):
-                raise ExecutionError(f"this migration is {self._standing} here", code="not-lost")
-            self._hall.journal.seal(self._id, Fate.FORGET)
-            self._remove()
-            self._end(Phase.LOST, f"{self._reason}; a human threw it away")
-
     def complete(self) -> None:
         """The memory is here and the source is released: take the scaffolding down."""
         with self._lock:
@@ -368,32 +194,3 @@ class Reception:
             self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.COMPLETE
             self._end(Phase.DONE, "complete", report)
-
-    @property
-    def given_up(self) -> bool:
-        """Say whether somebody removed the container of a lost drain."""
-        return not podman.has_container(self.proposal.container.id)
-
-    def lose(self) -> None:
-        """Somebody removed the container: only now, with the tree dead, may its userfaultfds close."""
-        with self._lock:
-            self._remove()
-            self._end(Phase.LOST, f"{self._reason}; somebody removed the container")
-
-    def _remove(self) -> None:
-        """Kill what is here and remove it; the tree first, then what holds its userfaultfds."""
-        if tombstone.is_banned(self._hall.state, self.proposal.container):
-            podman.remove_container(self.proposal.container.name)
-            self._arrival.withdraw()
-            tombstone.lift(self._hall.state, self.proposal.container)
-
-    def _end(self, phase: Phase, reason: str, report: Report | None = None) -> None:
-        evidence.keep(self.directory, self._hall.state, self._id)
-        self._drain.end()
-        self.delivery.close()
-        with suppress(LifeboatError):
-            self._arrival.close()
-        shutil.rmtree(self._staging, ignore_errors=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        tombstone.disallow(self.proposal.container)
-        self.record.end(phase, reason, report)

@@ -44,8 +44,8 @@ class Record:
         return self._hall.journal.fate(self._id)
 
     def commit(self) -> None:
-        """Promise to keep the container; raises `ExecutionError` when it was aborted here."""
-        if self._hall.journal.decide(self._id, Decision.COMMIT) is Decision.ABORT:
+        """Promise to keep the container, and all of its pod; raises `ExecutionError` when it was aborted here."""
+        if self._hall.journal.decide_all(self._proposal.together, Decision.COMMIT) is Decision.ABORT:
             raise ExecutionError("this migration was aborted here", code="aborted")
 
     def opened(self, restored_in_ms: float) -> None:
@@ -55,13 +55,13 @@ class Record:
         self.write(Phase.COMMIT, "the gate is open, the address announced")
 
     def abort(self) -> None:
-        """Promise never to open; raises `ExecutionError` after the commit."""
-        if self._hall.journal.decide(self._id, Decision.ABORT) is Decision.COMMIT:
+        """Promise never to open, nor any of its pod; raises `ExecutionError` after the commit."""
+        if self._hall.journal.decide_all(self._proposal.together, Decision.ABORT) is Decision.COMMIT:
             raise ExecutionError("this migration is committed", code="committed")
 
     def seal(self, fate: Fate) -> None:
-        """Write what becomes of it; raises `ExecutionError` when something else did already."""
-        if (sealed := self._hall.journal.seal(self._id, fate)) is not fate:
+        """Write what becomes of it, and of its pod; raises `ExecutionError` when something else did already."""
+        if (sealed := self._hall.journal.seal_all(self._proposal.together, fate)) is not fate:
             raise ExecutionError(f"too late: {sealed} was decided here", code="sealed")
 
     def drained(self) -> None:

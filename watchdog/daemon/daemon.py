@@ -299,7 +299,11 @@ class Daemon:
 
         def work(job: Job) -> dict[str, object]:
             outcome = engine.migrate(
-                container, target, method, lambda event: job.say(event.model_dump(mode="json", exclude_none=True))
+                container,
+                target,
+                method,
+                lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
+                beside=self.telling.outcome,
             )
             self.telling.outcome(outcome)
             return {

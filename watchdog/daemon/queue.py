@@ -40,10 +40,12 @@ class _Container:
 
     planned: PlannedMigration
     order: int
+    fellows: list[str] = field(default_factory=list)  # the others of its pod, which go with it
     attempts: int = 0
     busy: int = 0
     avoided: set[str] = field(default_factory=set)
     not_before: float = 0.0
+    beside: list[MigrationOutcome] = field(default_factory=list)  # how its fellows ended
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class MoveQueue:
             elif item.target is None:
                 self._moves.left[item.container] = item.reason
             else:
-                self._waiting.append(_Container(item, number))
+                self._line_up(item, number)
         with ThreadPoolExecutor(self._at_once, "move") as workers:
             while self._waiting or self._running:
                 self._stop_if_told(job)
@@ -98,20 +100,35 @@ class MoveQueue:
         self._engine.hold(dict.fromkeys({item.target for item in plan.migrations if item.target}, 0))
         return self._moves
 
+    def _line_up(self, item: PlannedMigration, number: int) -> None:
+        """Put a container in line; what is of one pod has one place, the first one's."""
+        pod = self._facts[item.container].pod if item.container in self._facts else None
+        for known in self._waiting if pod is not None else ():
+            if self._facts[known.planned.container].pod == pod:
+                known.fellows.append(item.container)
+                return
+        self._waiting.append(_Container(item, number))
+
     def _stop_if_told(self, job: Job) -> None:
         if job.stopping:
             for container in self._waiting:
-                self._moves.left[container.planned.container] = "the evacuation was stopped"
+                self._leave(container, "the evacuation was stopped")
             self._waiting.clear()
+
+    def _leave(self, container: _Container, reason: str) -> None:
+        for name in (container.planned.container, *container.fellows):
+            self._moves.left[name] = reason
 
     def _begin(self, workers: ThreadPoolExecutor, job: Job) -> None:
         """Begin what may run: the first in the plan whose predecessors have ended."""
-        under_way = {item.planned.container for item in [*self._waiting, *self._running.values()]}
+        unfinished = [*self._waiting, *self._running.values()]
+        under_way = {name for item in unfinished for name in (item.planned.container, *item.fellows)}
         now = time.monotonic()
         for container in list(self._waiting):
             if len(self._running) >= self._at_once:
                 return
-            if container.not_before <= now and not under_way & set(container.planned.after):
+            own = {container.planned.container, *container.fellows}
+            if container.not_before <= now and not (under_way - own) & set(container.planned.after):
                 self._waiting.remove(container)
                 self._running[workers.submit(self._move, container, job)] = container
 
@@ -125,6 +142,7 @@ class MoveQueue:
                 lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
                 place=Place(container.order, self._drill, job.cancelled),
                 planned=True,
+                beside=container.beside.append,
             )
         except LifeboatError as error:
             return _Refused(str(error), error.code)
@@ -140,6 +158,12 @@ class MoveQueue:
 
     def _end(self, container: _Container, result: MigrationOutcome | _Refused, job: Job) -> bool:
         name = container.planned.container
+        for fellow in container.beside:
+            self._tell(fellow)
+            if fellow.phase is not Phase.DONE:
+                self._moves.left[fellow.container] = fellow.error
+        moved = [fellow for fellow in container.beside if fellow.phase is Phase.DONE]
+        container.beside.clear()
         if isinstance(result, _Refused):
             reason, code = result.reason, result.code
             job.say({"container": name, "message": reason})
@@ -147,14 +171,14 @@ class MoveQueue:
             self._tell(result)
             reason, code = result.error, result.error_code
             if result.phase is Phase.DONE:
-                self._moves.done.append(result)
+                self._moves.done += [result, *moved]
                 return True
         if code in GONE:
             return True
         lost = isinstance(result, MigrationOutcome) and result.phase is Phase.LOST
         if not lost and not job.stopping and self._try_again(container, code):
             return False
-        self._moves.left[name] = reason
+        self._leave(container, reason)
         return True
 
     def _try_again(self, container: _Container, code: str) -> bool:
@@ -193,7 +217,8 @@ class MoveQueue:
         held: dict[str, int] = {}
         for container in self._waiting:
             target = container.planned.target or ""
-            held[target] = held.get(target, 0) + container.planned.memory_bytes
+            fellows = sum(self._facts[name].memory_bytes for name in container.fellows)
+            held[target] = held.get(target, 0) + container.planned.memory_bytes + fellows
         self._engine.hold(held)
 
     def _tell_progress(self, plan: EvacuationPlan, job: Job, elapsed_s: float) -> None:

@@ -1,0 +1,160 @@
+"""Migrations that have one decision: a container's alone, or those of all members of a pod.
+
+Each member is a migration of its own, in a thread of its own. They wait for each other where none may go ahead:
+nothing is dumped before all stand still, nothing is committed before all are restored, nothing is released before
+the target needs nothing more for any. In the journal a word about one of them is the word about all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from migrator.errors import ExecutionError, LifeboatError
+from migrator.model import PodFacts
+from migrator.protocol.journal import Decision, Fate, Journal
+from migrator.runtime import podman, tombstone
+from migrator.runtime.pods import has_pod, remove_pod
+
+LOOK_S = 0.1  # how soon one who waits notices that something has died
+
+Look = Callable[[], object]
+
+
+class Stage(StrEnum):
+    """Where all wait for each other."""
+
+    PLACED = "placed"  # reserved and copied ahead, and it is their turn
+    PARKED = "parked"
+    TURN = "turn"  # to freeze
+    STILL = "still"
+    COPIED = "copied"
+    RESTORED = "restored"
+
+
+class Company:
+    """The migrations of one pod, or the one of a lone container; safe to share between threads."""
+
+    def __init__(self, journal: Journal, migrations: Sequence[str]) -> None:
+        """The first of the migrations is the captain's, who does what is done once for all."""
+        self.migrations = tuple(migrations)
+        self.lock = threading.RLock()  # of what only one of them may do at a time
+        self._journal = journal
+        self._changed = threading.Condition()
+        self._come: dict[Stage, set[str]] = {}
+        self._failed: LifeboatError | None = None
+        self._provided: set[str] = set()
+        self._troubled: LifeboatError | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Say whether it is but one."""
+        return len(self.migrations) == 1
+
+    def leads(self, migration: str) -> bool:
+        """Say whether this is the captain's."""
+        return migration == self.migrations[0]
+
+    @contextmanager
+    def marching(self, name: str) -> Iterator[None]:
+        """Let all know at once when one (its container's name) cannot go on."""
+        try:
+            yield
+        except BaseException as error:
+            code = error.code if isinstance(error, LifeboatError) else "pod-member-failed"
+            temporary = isinstance(error, LifeboatError) and error.temporary
+            with self._changed:
+                self._failed = self._failed or ExecutionError(
+                    f"{name} of its pod stays: {error}", code=code, temporary=temporary
+                )
+                self._changed.notify_all()
+            raise
+
+    def check(self) -> None:
+        """Raise `ExecutionError` when one of them cannot go on."""
+        if self._failed is not None and not self.alone:
+            raise self._failed
+
+    def meet(self, stage: Stage, migration: str, look: Look) -> float:
+        """Wait until all have come to a stage; return for how long, in seconds.
+
+        Raises when one cannot go on, and what `look` raises, which is asked again and again.
+        """
+        began_at = time.monotonic()
+        with self._changed:
+            self._come.setdefault(stage, set()).add(migration)
+            self._changed.notify_all()
+        while True:
+            self.check()
+            with self._changed:
+                if self._come[stage] >= set(self.migrations):
+                    return time.monotonic() - began_at
+                self._changed.wait(LOOK_S)
+            look()
+
+    def decide(self, word: Decision) -> Decision:
+        """Write one decision for all, unless there is one; return what holds, on disk."""
+        return self._journal.decide_all(self.migrations, word)
+
+    def seal(self, fate: Fate) -> Fate:
+        """Write one fate for all, unless there is one; return what holds, on disk."""
+        return self._journal.seal_all(self.migrations, fate)
+
+    def may_release(self, migration: str) -> bool:
+        """Say whether a source may be released whose target needs nothing more of it; see `trouble`."""
+        if self.alone:
+            return True
+        with self.lock:
+            self._provided.add(migration)
+            if self._journal.fate(migration) is None and self._provided >= set(self.migrations):
+                self.seal(Fate.RELEASE)
+            return self._journal.fate(migration) is Fate.RELEASE
+
+    def trouble(self, error: LifeboatError) -> None:
+        """One of them waits for a human."""
+        self._troubled = error
+
+    def check_trouble(self) -> None:
+        """Raise `ExecutionError` when one that all wait for waits for a human."""
+        if self._troubled is not None:
+            raise ExecutionError(
+                f"it runs at its target, but not all of its pod does: {self._troubled.message}",
+                code="pod-waits",
+                hint=self._troubled.hint,
+            )
+
+
+class Companies:
+    """The companies of a host, each known as long as somebody works on one of its migrations."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[str, ...], Company] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, journal: Journal, migrations: Sequence[str]) -> Company:
+        """Return the company of these migrations."""
+        with self._lock:
+            return self._known.setdefault(tuple(migrations), Company(journal, migrations))
+
+
+def remove_empty(state: Path, pod: PodFacts, company: Company) -> None:
+    """Remove a pod when the last of its members is gone from here; its infra container was banned until now.
+
+    Podman is asked for each member by its id, for a question about the pod would wait for those still frozen.
+    """
+    with company.lock:
+        if any(podman.has_container(member) for member in pod.members):
+            return
+        remove_pod(pod.id)
+        if has_pod(pod.id):
+            raise ExecutionError(
+                f"podman does not remove the pod {pod.name}; it stays banned from starting",
+                code="remains",
+                hint=f"podman pod rm --force {pod.name}",
+            )
+        tombstone.lift_infra(state, pod.infra)
