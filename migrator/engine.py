@@ -50,8 +50,9 @@ from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.source.checkpoint import Checkpoint
 from migrator.source.claims import Claims
+from migrator.source.company import run_together
 from migrator.source.departure import Departure, Place
-from migrator.source.migration import SourceMigration, run_together
+from migrator.source.migration import SourceMigration
 from migrator.source.staging import Stager, Waiting
 from migrator.source.turns import Turns
 from migrator.target.checkpoints import Checkpoints
@@ -263,7 +264,7 @@ class Engine:
                         place=place,
                         asked_at=asked_at,
                         company=company,
-                    )
+                    ).run
                     for migration, facts, rung in zip(company, together, rungs, strict=True)
                 ]
             )

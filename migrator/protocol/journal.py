@@ -206,7 +206,7 @@ class Journal:
         """Insert one word for all of them, in one transaction: the first that any has, or else this one."""
         with self._transaction() as database:
             database.execute("BEGIN IMMEDIATE")  # or another process could write between the look and the words
-            holds = next(filter(None, (_word(database, table, item) for item in migrations)), word)
+            holds = one_word([_word(database, table, item) for item in migrations], word)
             insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608  no input in it
             database.executemany(insert, [(item, holds, time.time()) for item in migrations])
             return holds
@@ -245,6 +245,11 @@ class Journal:
                 ) from error
             finally:
                 database.close()
+
+
+def one_word(words: Sequence[str | None], wanted: str) -> str:
+    """Return the word that holds for all of a pod: the first that any of them has, or else the wanted one."""
+    return next(filter(None, words), wanted)
 
 
 def _word(database: sqlite3.Connection, table: str, migration: str) -> str:

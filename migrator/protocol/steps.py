@@ -11,12 +11,15 @@ The rules, in one place:
 - A source gives back only what was never committed, or what a human resumes after the target's proof.
 - A source releases only when the target says that it needs nothing more: the memory is there, and the files are on
   disk, so that a power cut there takes nothing that was safe here.
+- Of a pod there is one word for all: a decision or a fate that one member has is that of every one. A source
+  releases none before the target needs nothing more for any.
 - What a human decides later is a row too (`Fate`), and again the first writer wins: a target that has yielded never
   starts the container, one that has fallen back never yields.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -189,6 +192,26 @@ TAKEN = frozenset(
 def sealed_as(fate: Fate) -> Standing:
     """Return how a target stands that has found this row of its own, and not what was to follow it."""
     return Standing.FALLING_BACK if fate is Fate.FALL_BACK else Standing.YIELDED
+
+
+def with_its_pod(standing: Standing, fate: Fate | None, *, lost: bool) -> Standing:
+    """Return how a member of a pod stands at a target, where it stood so by itself.
+
+    What was decided of one was decided of all; and when the memory of one did not come (`lost`), all have lost.
+    """
+    if standing not in (Standing.RESTORED, Standing.DRAINING, Standing.DRAINED):
+        return standing
+    if fate is not None:
+        return sealed_as(fate)
+    return Standing.LOST if lost and standing is not Standing.RESTORED else standing
+
+
+def may_release(fate: Fate | None, provided: Collection[str], pod: Collection[str]) -> bool:
+    """Say whether a member may be released at its source: its target needs nothing more for any member.
+
+    `fate` is what stands in the journal: after a restart nobody asks again for those that are released.
+    """
+    return fate is Fate.RELEASE or (fate is None and set(pod) <= set(provided))
 
 
 def answer_yield(standing: Standing, own: Decision | None, fate: Fate | None) -> Reply:

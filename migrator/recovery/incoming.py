@@ -95,6 +95,8 @@ class Caretaker:
             self._call(reception, report.unwritten)  # the source would have, if it were heard
         told = ask_source(self._peers, reception.proposal) or self._recorded(reception.proposal)
         patient = quiet_s < self._hall.settings.reconnect_limit_s
+        if report.standing is Standing.DRAINED and not all(map(_is_there, self._fellows(reception))):
+            patient = True  # or the source's original would be needed for half a pod
         step = next_step(
             report.standing,
             self._hall.journal.decision(migration),
@@ -143,15 +145,17 @@ class Caretaker:
 
     def _fallback(self, reception: Reception) -> Fallback:
         """Return what is to be done; a pod starts anew as a whole or not at all, and goes back to no checkpoint."""
-        together = reception.proposal.together
-        wanted = {
-            fallback_of(item.proposal.container, self._hall.settings)
-            for item in self._receptions()
-            if item.proposal.migration in together
-        }
+        own = fallback_of(reception.proposal.container, self._hall.settings)
         if reception.proposal.container.pod is None:
-            return fallback_of(reception.proposal.container, self._hall.settings)
+            return own
+        fellows = self._fellows(reception)
+        wanted = {own, *(fallback_of(item.proposal.container, self._hall.settings) for item in fellows)}
         return Fallback.COLD if wanted == {Fallback.COLD} else Fallback.STAY
+
+    def _fellows(self, reception: Reception) -> list[Reception]:
+        """Return the receptions of the other members of its pod."""
+        others = set(reception.proposal.together) - {reception.proposal.migration}
+        return [item for item in self._receptions() if item.proposal.migration in others]
 
     def _call(self, reception: Reception, reason: str) -> None:
         """Call a human, once."""
@@ -175,6 +179,12 @@ class Caretaker:
         """Return what a registry remembers of a source that is gone; None when it remembers nothing."""
         word = self._hall.registry.decision(proposal.migration, proposal.source, self._hall.host)
         return DecisionTold(migration=proposal.migration, decision=word) if word else None
+
+
+def _is_there(reception: Reception) -> bool:
+    """Say whether nothing more is needed of the source for it."""
+    standing = reception.standing if reception.ended else reception.report().standing
+    return standing in (Standing.DRAINED, Standing.COMPLETE)
 
 
 def ask_source(peers: PeerDirectory, proposal: Proposal) -> DecisionTold | None:

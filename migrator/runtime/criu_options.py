@@ -33,12 +33,14 @@ def with_options(
     verbosity: int,
     environment: Mapping[str, str] | None = None,
     watched: Sequence[str] = (),
+    *,
+    cgroup: str = "",
 ) -> list[str]:
     """Return a command that runs `argv` so that CRIU below it gets our options.
 
     `directory` takes the changed copy of the host's CRIU configuration; `verbosity` is CRIU's, 1 (errors)
     to 4 (everything); `environment` is added to what `argv` inherits; `watched` are paths in the container on which
-    CRIU will find watches.
+    CRIU will find watches; `cgroup` is where it restores what was in another one (of version 2, which has no name).
     """
     changed = directory / "criu"
     CONFIGURATION.mkdir(exist_ok=True)  # something to mount on
@@ -46,6 +48,7 @@ def with_options(
     with (changed / FILE).open("a") as file:
         file.write("\n" + OPTIONS.format(verbosity=verbosity, ghost_limit=GHOST_LIMIT_BYTES))
         file.writelines(f'irmap-scan-path "{path}"\n' for path in watched if '"' not in path and "\n" not in path)
+        file.write(f"cgroup-root :{cgroup}\n" if cgroup else "")
     enter = ["unshare", "--mount", "--propagation", "slave"]
     variables = [f"{name}={value}" for name, value in (environment or {}).items()]
     return [*enter, "sh", "-c", INSIDE, "sh", str(changed), str(CONFIGURATION), "env", *variables, *argv]

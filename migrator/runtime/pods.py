@@ -6,12 +6,13 @@ A question about a pod waits for each of its members, so none is asked while one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from migrator.command import run
 from migrator.model import NetworkAttachment, PodFacts, PublishedPort
-from migrator.runtime.podman import FIXED_ADDRESS_DRIVERS, TIMEOUT_S, GoOn
+from migrator.runtime.podman import FIXED_ADDRESS_DRIVERS, TIMEOUT_S, GoOn, inspect
 
 COMPANY = "lifeboat.company"
 """Label of a pod that was made for members that come: the migration of the first of them."""
@@ -67,6 +68,20 @@ def _port(port: PublishedPort) -> str:
     address = f"[{port.host_address}]" if ":" in port.host_address else port.host_address
     at = f"{address}:{port.host_port}" if address else str(port.host_port)
     return f"{at}:{port.container_port}/{port.protocol}"
+
+
+def mounted_at(container: str, destination: str) -> str:
+    """Return what of this host is mounted at a place in a container, empty when nothing is."""
+    specification = json.loads(Path(inspect(container)["OCIConfigPath"]).read_text())
+    return mount_source(specification, destination)
+
+
+def mount_source(specification: Mapping[str, Any], destination: str) -> str:
+    """Return the source of the mount at a place, by an OCI specification."""
+    for item in specification.get("mounts") or ():
+        if item.get("destination") == destination:
+            return str(item.get("source", ""))
+    return ""
 
 
 def infra_of(pod: str) -> str:

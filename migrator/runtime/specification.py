@@ -33,6 +33,29 @@ def prepare_binds(file: Path) -> str:
     return before
 
 
+def share_memory(file: Path, source: str) -> None:
+    """Mount a pod's /dev/shm into a member; podman gives one that it restores its own (libpod, setupContainer)."""
+    specification = json.loads(file.read_text())
+    for mount in specification.get("mounts", []):
+        if mount["destination"] == "/dev/shm":  # noqa: S108  in the container
+            mount["source"] = source
+    file.write_text(json.dumps(specification))
+
+
+def cgroup_of(specification: Mapping[str, Any]) -> str:
+    """Return the cgroup that runc makes of a specification: a path, or with systemd `SLICE:PREFIX:NAME`.
+
+    A dash in a slice's name stands for a level (systemd.slice(5)).
+    """
+    path = str(specification["linux"].get("cgroupsPath", ""))
+    if ":" not in path:
+        return path
+    unit, prefix, name = path.split(":")
+    words = unit.removesuffix(".slice").split("-")
+    levels = ["-".join(words[: number + 1]) for number in range(len(words))]
+    return "".join(f"/{level}.slice" for level in levels) + f"/{prefix}-{name}.scope"
+
+
 def is_bind(mount: Mount) -> bool:
     """Say whether a mount of the specification is a bind mount."""
     options = mount.get("options") or ()

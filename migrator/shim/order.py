@@ -58,6 +58,7 @@ class Order(Value):
     addresses: tuple[str, ...] = ()  # all of the container's, without prefix length
     left_behind: tuple[str, ...] = ()  # addresses whose connections end here
     in_pod: bool = False  # it shares its network with others, which move along
+    shared_memory: str = ""  # of its pod, on this host; empty when it has one of its own
     captain: bool = True  # of its pod, or alone: what is done once for all that share a network is its to do
 
 

@@ -8,6 +8,7 @@ runc waits in it, ready, until the images have come and somebody writes.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from migrator.runtime import hasten
 from migrator.runtime.criu_log import first_error
 from migrator.runtime.criu_options import with_options
 from migrator.runtime.runc import remove_remains
+from migrator.runtime.specification import cgroup_of
 from migrator.shim.order import Order
 from migrator.storage.image import DESCRIPTORS
 
@@ -82,8 +84,16 @@ class Restore:
     def _start(self) -> None:
         options = ["--lazy-pages"] if self._lazy else []
         argv = [self._order.runc, *self._arguments[:-1], *options, self._arguments[-1]]
-        argv = with_options(argv, self._directory, self._order.settings.criu_verbosity, hasten.environment())
+        verbosity = self._order.settings.criu_verbosity
+        argv = with_options(argv, self._directory, verbosity, hasten.environment(), cgroup=self._cgroup())
         self._process = spawn(argv, stdin=sys.stdin.fileno(), stdout=1, stderr=2)
+
+    def _cgroup(self) -> str:
+        """Return where a member of a pod goes: its pod had another id where it was, and its cgroup another path."""
+        if not self._order.in_pod:
+            return ""
+        bundle = Path(option(self._arguments, "--bundle", "-b"))
+        return cgroup_of(json.loads((bundle / "config.json").read_text()))
 
     def _write(self, descriptors: str) -> None:
         """Give runc the file it waits for."""

@@ -26,7 +26,7 @@ from migrator.network import gate
 from migrator.network.announce import Announcer, of_networks
 from migrator.network.sever import left_behind, sever
 from migrator.runtime.cgroup import Cgroup
-from migrator.runtime.specification import prepare_binds
+from migrator.runtime.specification import prepare_binds, share_memory
 from migrator.runtime.tombstone import allowed
 from migrator.shim.order import CONTROL, HANDED_OVER, RESTORED, Order
 from migrator.shim.restore import Restore, option
@@ -57,6 +57,8 @@ class TargetShim:
         self._pid = 0
         self._status: int | None = None
         self._parked_at = time.monotonic()
+        if order.shared_memory and not self._memo.exists():
+            share_memory(self._bundle / "config.json", order.shared_memory)
         self._specification = "" if self._memo.exists() else prepare_binds(self._bundle / "config.json")
 
     def run(self) -> int:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from migrator.errors import ExecutionError, LifeboatError
-from migrator.model import PodFacts
+from migrator.model import MigrationOutcome, PodFacts
 from migrator.protocol.journal import Decision, Fate, Journal
+from migrator.protocol.steps import may_release
 from migrator.runtime import podman, tombstone
 from migrator.runtime.pods import has_pod, remove_pod
 
@@ -111,9 +113,8 @@ class Company:
             return True
         with self.lock:
             self._provided.add(migration)
-            if self._journal.fate(migration) is None and self._provided >= set(self.migrations):
-                self.seal(Fate.RELEASE)
-            return self._journal.fate(migration) is Fate.RELEASE
+            allowed = may_release(self._journal.fate(migration), self._provided, self.migrations)
+            return allowed and self.seal(Fate.RELEASE) is Fate.RELEASE
 
     def trouble(self, error: LifeboatError) -> None:
         """One of them waits for a human."""
@@ -140,6 +141,12 @@ class Companies:
         """Return the company of these migrations."""
         with self._lock:
             return self._known.setdefault(tuple(migrations), Company(journal, migrations))
+
+
+def run_together(migrations: Sequence[Callable[[], MigrationOutcome]]) -> list[MigrationOutcome]:
+    """Run migrations that have one decision, side by side; return how each ended, in the same order."""
+    with ThreadPoolExecutor(len(migrations), "pod") as workers:
+        return list(workers.map(lambda run: run(), migrations))
 
 
 def remove_empty(state: Path, pod: PodFacts, company: Company) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from typing import TypeVar
@@ -30,10 +30,10 @@ from migrator.source.company import Stage
 from migrator.source.departure import Departure, Place
 from migrator.source.handover import Handover
 from migrator.source.holding import holding
+from migrator.source.trees import memory_trees
 from migrator.storage import image
 from migrator.storage.sync import (
     LAYER,
-    SHARED_MEMORY,
     Destination,
     Tree,
     copy_ahead,
@@ -234,16 +234,8 @@ class SourceMigration:
             limit_s = self._shared.settings.copy_limit_s
             self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s)
         if self._method is not Method.COLD:
-            self._trees += self._shared_memory(places)
+            self._trees += memory_trees(self._container, captain=self.company.leads(self.id))
             self._trees += trees(self._container, Treatment.COPY_LATE)
-
-    def _shared_memory(self, places: podman.Directories) -> Iterator[Tree]:
-        """Yield its /dev/shm; that of a pod is its infra container's, and goes once, with the captain."""
-        pod = self._container.pod
-        if pod is None or "ipc" not in pod.shares:
-            yield Tree(SHARED_MEMORY, places.shared_memory)
-        elif self.company.leads(self.id):
-            yield Tree(SHARED_MEMORY, podman.directories(pod.infra).shared_memory)
 
     @property
     def _destination(self) -> Destination:
@@ -389,11 +381,3 @@ class SourceMigration:
             drained_bytes=report.drained_bytes if report else None,
             drain=report.drain if report else None,
         )
-
-
-def run_together(migrations: Sequence[SourceMigration]) -> list[MigrationOutcome]:
-    """Run migrations that have one decision, side by side; return how each ended, in the same order."""
-    if len(migrations) == 1:
-        return [migrations[0].run()]
-    with ThreadPoolExecutor(len(migrations), "pod") as workers:
-        return list(workers.map(lambda migration: migration.run(), migrations))

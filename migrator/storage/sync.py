@@ -22,8 +22,8 @@ RSYNC = ("rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--sparse",
 NANOSECONDS = "--modify-window=-1"
 """Compare times to the nanosecond (rsync 3.1.3): two writes in one second are two versions."""
 
-LAYER, SHARED_MEMORY, VOLUME, BIND = "layer", "shm", "volume:", "bind:"
-"""Names of trees: the writable layer, /dev/shm, `volume:NAME`, and `bind:NUMBER` of the container's mounts."""
+LAYER, SHARED_MEMORY, POD_MEMORY, VOLUME, BIND = "layer", "shm", "pod-shm", "volume:", "bind:"
+"""Names of trees: the writable layer, /dev/shm, its pod's, `volume:NAME`, and `bind:NUMBER` of the mounts."""
 
 PARTIAL = 23  # rsync: some files could not be transferred: also one that became another kind of file meanwhile
 AHEAD_ATTEMPTS = 3  # of a copy whose files change under it; what is partial after that is a failure

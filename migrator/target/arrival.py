@@ -6,6 +6,7 @@ ready behind the shut gate, and opened on the commit; until then it may be throw
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -23,6 +24,7 @@ from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import podman
 from migrator.runtime.cgroup import Cgroup
+from migrator.runtime.pods import mount_source
 from migrator.runtime.scope import Scope, end_scope
 from migrator.shim import order as shim_order
 from migrator.storage import image, local, overlay
@@ -171,7 +173,6 @@ class ParkedRestore(Arrival):
         super().__init__(hall, proposal, directory, staging)
         self._drain = drain
         self._pod = pod
-        self._captain = proposal.together[0] == proposal.migration
         self._severed = all_addresses(proposal.container.networks) if stale else ()
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
@@ -241,7 +242,7 @@ class ParkedRestore(Arrival):
             settings=self._hall.settings,
             left_behind=self._severed,
             in_pod=self._pod is not None,
-            captain=self._captain,
+            shared_memory=self._lent_memory(request.specification),
         )
         configuration = shim_order.write_order(self._directory, order)
         self._podman = self._call_podman(podman.restore_argv(archive, self._pod_name), configuration)
@@ -253,6 +254,11 @@ class ParkedRestore(Arrival):
         self._ask({"do": "begin"})
         self._drain.wait_for_room()
         _ = in_flight.replay  # loaded now, for the commit must not wait for it
+
+    def _lent_memory(self, specification: str) -> str:
+        """Return the /dev/shm of its pod, if it has that one at its source; podman would make it another."""
+        lent = str(self._pod.shared_memory or "") if self._pod is not None else ""
+        return lent if mount_source(json.loads(specification), "/dev/shm") == lent else ""  # noqa: S108  in it
 
     @property
     def _pod_name(self) -> str:
@@ -281,9 +287,7 @@ class ParkedRestore(Arrival):
         return overlay.find(self._root).upper
 
     def shared_memory(self) -> Path | None:
-        """See `Arrival.shared_memory`; a pod has one for all, which the captain brings."""
-        if self._pod is not None and self._pod.shared_memory is not None:
-            return self._pod.shared_memory if self._captain else None
+        """See `Arrival.shared_memory`."""
         return self._bundle / "shm" if self._shim is not None else None
 
     def make_ready(self, images: bytes | None) -> None:

@@ -18,7 +18,7 @@ from migrator.pager.sink import SinkState
 from migrator.protocol import evidence
 from migrator.protocol.journal import Decision, Fate
 from migrator.protocol.messages import Accepted, Proposal, Report, Standing
-from migrator.protocol.steps import Reply, answer_abort, answer_yield, sealed_as
+from migrator.protocol.steps import Reply, answer_abort, answer_yield, with_its_pod
 from migrator.runtime import podman, tombstone
 from migrator.storage.disks import Disks
 from migrator.storage.sync import LAYER
@@ -103,12 +103,15 @@ class Incoming:
 
     def _follow_pod(self) -> None:
         """What was decided of one member was decided of all; and they have lost what one of them has lost."""
-        if self._pod is None or self._standing not in (Standing.RESTORED, Standing.DRAINING, Standing.DRAINED):
+        if self._pod is None:
             return
-        if fate := self.record.fate:
-            self._standing = sealed_as(fate)
-        elif self._pod.lost and self._standing is not Standing.RESTORED:
+        stands = with_its_pod(self._standing, self.record.fate, lost=bool(self._pod.lost))
+        if stands is self._standing:
+            return
+        self._arrival.freeze()  # before anybody hears that it does not run here any more
+        if stands is Standing.LOST:
             self._lose(f"it belongs together with {self._pod.lost}")
+        self._standing = stands
 
     def _lose(self, reason: str) -> None:
         if self._pod is not None and not self._pod.lost:

@@ -22,7 +22,7 @@ from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Opened, ParkRequest, Standing
 from migrator.protocol.steps import Reply, answer_commit, sealed_as
 from migrator.runtime import podman, tombstone
-from migrator.storage.sync import LAYER, SHARED_MEMORY
+from migrator.storage.sync import LAYER, POD_MEMORY, SHARED_MEMORY
 from migrator.target.arrival import ParkedRestore
 from migrator.target.incoming import Incoming
 
@@ -58,6 +58,8 @@ class Reception(Incoming):
         if tree == LAYER:
             return self._arrival.layer()
         if tree == SHARED_MEMORY and (path := self._arrival.shared_memory()):
+            return path
+        if tree == POD_MEMORY and self._pod is not None and (path := self._pod.shared_memory):
             return path
         if path := self._volumes.path(tree):
             return path

@@ -57,6 +57,7 @@ def clean_host(host: Host) -> None:
         host.run(["systemctl", "stop", "lifeboatd.service"], timeout_s=TIMEOUT_S)
     forget_units(host)
     end_sinks(host)
+    host.run(["podman", "pod", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
     host.run(["podman", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
     host.run(["podman", "volume", "rm", "--all", "--force"], timeout_s=TIMEOUT_S)
     for place in signals.PLACES:

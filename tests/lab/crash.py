@@ -28,6 +28,8 @@ from tests.lab.stops import Stop, Turnstile, stop_named
 from tests.lab.traffic import PORT, ask
 
 CONTAINER, ADDRESS = "web", "10.77.0.130"
+POD, TALKER, TALKER_PORT = "shop", "talker", 7001  # a cell's pod, and who talks to the container in it
+TALK = CHECKOUT / "tests/lab/talker.py"
 MEMORY_MIB = 48
 SETTINGS = """\
 [signals]
@@ -76,8 +78,12 @@ class Verdict:
 class Cell:
     """A lab with a cluster, a container that writes rows, a watcher outside, and one migration."""
 
-    def __init__(self, lab: Lab, directory: Path, *, method: str = "lazy", fallback: str = "stay") -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, *, method: str = "lazy", fallback: str = "stay", pod: bool = False
+    ) -> None:
+        """`pod`: the container is in one, and another member never stops talking to it over 127.0.0.1."""
         self.lab = lab
+        self._pod = pod
         self.source, self.target = lab.host("alpha"), lab.host("beta")
         self._directory = directory
         self._method, self._fallback = method, fallback
@@ -112,7 +118,18 @@ class Cell:
             cluster.start(self.lab, settings)
             self._ready, self._limited = True, limited
         self.lab.forget_neighbours()
-        argv = ["podman", "run", "--detach", "--name", CONTAINER, "--network", "lan", "--ip", ADDRESS]
+        self._start_container()
+        self._seen.unlink(missing_ok=True)
+        watcher = [sys.executable, str(CHECKOUT / "tests/lab/watcher.py"), ADDRESS, str(PORT)]
+        self._watcher = self.lab.client.spawn(
+            [*watcher, "--output", str(self._seen)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.wait(lambda: len(self.seen().get("acknowledged", ())) > 5, 60)
+
+    def _start_container(self) -> None:
+        network = ["--network", "lan", "--ip", ADDRESS]
+        place = ["--pod", POD] if self._pod else network
+        argv = ["podman", "run", "--detach", "--restart=always", *place]
         workload = [
             "python3",
             "/usr/local/bin/workload",
@@ -121,13 +138,17 @@ class Cell:
             "--database",
             "/rows/rows.db",
         ]
-        self.source.run([*argv, "--restart=always", "--volume", "rows:/rows", BASE.name, *workload])
-        self._seen.unlink(missing_ok=True)
-        watcher = [sys.executable, str(CHECKOUT / "tests/lab/watcher.py"), ADDRESS, str(PORT)]
-        self._watcher = self.lab.client.spawn(
-            [*watcher, "--output", str(self._seen)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.wait(lambda: len(self.seen().get("acknowledged", ())) > 5, 60)
+        if self._pod:
+            self.source.run(["podman", "pod", "create", "--name", POD, "--hostname", POD, *network])
+        self.source.run([*argv, "--name", CONTAINER, "--volume", "rows:/rows", BASE.name, *workload])
+        if self._pod:
+            talk = ["python3", "-c", TALK.read_text(), str(PORT), str(TALKER_PORT)]
+            self.source.run([*argv, "--name", TALKER, BASE.name, *talk])
+            self.wait(lambda: self.talked().get("answers", 0) > 5, 60)
+
+    def talked(self) -> dict[str, Any]:
+        """Return what the talker has seen so far; nothing when nobody answers."""
+        return talked(self.lab)
 
     def _limit_state(self, *, limited: bool) -> None:
         """Give lifeboat's state at the target a small file system that can be filled, or take it away."""
@@ -140,7 +161,8 @@ class Cell:
 
     def move(self) -> None:
         """Begin the migration."""
-        self._moving = self.source.spawn(["lifeboat", "migrate", CONTAINER, "--to", "beta"])
+        name = POD if self._pod else CONTAINER
+        self._moving = self.source.spawn(["lifeboat", "migrate", name, "--to", "beta"])
 
     def run(self, stop: Stop, fault: Fault) -> Verdict:
         """Play the cell."""
@@ -218,6 +240,11 @@ class Cell:
         for pid in [pid for word in words for pid in self.processes(host, word)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def kill_pid(self, pid: int) -> None:
+        """Kill one process at once."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def kill_criu(self) -> None:
         """Kill every CRIU on both hosts."""
@@ -341,6 +368,16 @@ class Cell:
             verdict.wrong.append(f"{len(lost)} acknowledged rows are lost")
         if len(rows) != len(set(rows)):
             verdict.wrong.append("rows are doubled")
+        if self._pod:
+            verdict.wrong += self._wrong_in_pod(verified["boot"])
+
+    def _wrong_in_pod(self, boot: str) -> Iterator[str]:
+        """Yield what is wrong with the other member: both are here, and what they had said to each other holds."""
+        before = self.talked()
+        if not before or not self.wait(lambda: self.talked().get("answers", 0) > before["answers"] + 20, 30):
+            yield f"the members of the pod do not talk any more: {before or 'one does not answer'}"
+        elif before["backwards"] or before["broken"] or boot not in before["others"]:
+            yield f"one member of the pod is not of the other's time: {before}"
 
     def _judge_watcher(self, verdict: Verdict) -> None:
         self._end_watcher()
@@ -370,8 +407,20 @@ class Cell:
             return
         for host in (self.source, self.target):
             if host.running:
+                host.run(["podman", "pod", "rm", "--all", "--force", "--time=0"], check=False)
                 host.run(["podman", "rm", "--all", "--force", "--time=0"], check=False)
                 host.run(["podman", "volume", "rm", "--all", "--force"], check=False)
+
+
+def talked(lab: Lab) -> dict[str, Any]:
+    """Return what the talker of a pod has seen so far; nothing when it does not answer."""
+    script = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2); s.settimeout(5); "
+    )
+    script += "print(s.makefile().readline())"
+    asked = lab.client.run([sys.executable, "-c", script, ADDRESS, str(TALKER_PORT)], check=False)
+    found: dict[str, Any] = json.loads(asked.output) if asked.status == 0 and asked.output.strip() else {}
+    return found
 
 
 def _command_line(pid: int) -> str:
@@ -406,8 +455,9 @@ def _behind_gate(host: Host, pid: int) -> bool:
 def leftovers(host: Host) -> list[str]:
     """Return what a migration has left on a host that should be clean."""
     found = []
-    if files := host.run(["find", "/run/lifeboat/migrations", "/run/lifeboat/allowed", "/var/lib/lifeboat/banned",
-                          "/var/lib/lifeboat/staging", "-mindepth", "1"], check=False).output.split():  # fmt: skip
+    places = ["/run/lifeboat/migrations", "/run/lifeboat/allowed", "/run/lifeboat/pods"]
+    places += [f"/var/lib/lifeboat/{name}" for name in ("banned", "staging", "pods")]
+    if files := host.run(["find", *places, "-mindepth", "1"], check=False).output.split():
         found.append(f"files {files[:3]}")
     units = host.run(["systemctl", "list-units", "--plain", "--no-legend", "lifeboat-*"]).output.splitlines()
     # podman's monitor of a container that came stays in the scope in which podman was started
@@ -500,7 +550,7 @@ FAULTS = (
 
 
 @contextmanager
-def stage(lab: Lab, directory: Path, **options: str) -> Iterator[Cell]:
+def stage(lab: Lab, directory: Path, **options: Any) -> Iterator[Cell]:
     """Return a cell that is closed at the end."""
     cell = Cell(lab, directory, **options)
     try:

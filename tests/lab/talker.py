@@ -1,7 +1,7 @@
 """A member of a pod that never stops talking to another one over 127.0.0.1: `python3 talker.py TO PORT`.
 
 It holds one connection to the workload at TO and asks it to count, again and again. Whoever asks at PORT gets one
-line of JSON: how often it was answered, how often answers went backwards or the connection broke, and its own boot id.
+line of JSON: how often it was answered, how often answers went backwards, why the connection broke, its boot id.
 """
 
 from __future__ import annotations

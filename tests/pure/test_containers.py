@@ -352,7 +352,7 @@ def test_a_peer_cannot_name_another_file(name: str) -> None:
 def test_other_obstacles() -> None:
     own = Surroundings(cgroup="/sys/fs/cgroup/web")
     assert codes(container(), Surroundings(cgroup="/sys/fs/cgroup/user.slice")) == ["no-own-cgroup"]
-    assert codes(container(), own, {"Pod": "p"}) == ["in-pod"]
+    assert codes(container(), own, {"Pod": "p"}) == ["in-pod"]  # of which another member moves
     cgroup = "/sys/fs/cgroup/system.slice/web.service/libpod-payload-web"
     (stays,) = obstacles(
         container(), {}, Surroundings(cgroup=cgroup, unit_stays="web.service is not one of Quadlet's")

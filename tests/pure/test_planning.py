@@ -29,7 +29,7 @@ from migrator.planning.limits import Limits
 from migrator.planning.order import ordered_units
 from migrator.planning.plan import Assumptions, plan_evacuation
 from migrator.planning.rates import DEFAULTS, Past, Rates, measured, measured_link
-from tests.pure.values import GIB, container, host, obstacles
+from tests.pure.values import GIB, container, host, obstacles, pod
 
 MIB = 1 << 20
 
@@ -335,7 +335,7 @@ def loads(draw: st.DrawFn) -> list[ContainerFacts]:
                 labels=draw(LABELS),
                 disk_bytes=draw(st.integers(0, 2 * GIB)),
                 published_ports=draw(st.sampled_from([(), (), (80,)])),
-                pod=draw(st.sampled_from(["", "", "pod"])),
+                pod=draw(st.sampled_from([None, None, pod()])),
                 obstacles=draw(st.sampled_from([(), (), obstacles("no", "lazy"), obstacles("no", "lazy", "full")])),
             )
         )
@@ -423,7 +423,8 @@ def _check_groups(found: EvacuationPlan, by_name: dict[str, ContainerFacts]) -> 
     for item in found.migrations:
         facts = by_name[item.container]
         leaving = not item.kept and set(facts.unsupported) != set(Method)
-        for group in filter(None, (facts.labels.get("lifeboat.with"), facts.pod)):
+        together = facts.labels.get("lifeboat.with", ""), facts.pod.id if facts.pod else ""
+        for group in filter(None, together):
             if leaving:
                 groups.setdefault(group, set()).add(item.target)
     assert all(len(where) == 1 for where in groups.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrator.model import ContainerFacts, HostFacts, Method, NetworkAttachment, NetworkFacts, Obstacle
+from migrator.model import ContainerFacts, HostFacts, Method, NetworkAttachment, NetworkFacts, Obstacle, PodFacts
 
 GIB = 1 << 30
 
@@ -27,6 +27,12 @@ def host(name: str, **changes: object) -> HostFacts:
         "creates_for_others": True,
     }
     return HostFacts.model_validate({**facts, **changes})
+
+
+def pod(name: str = "peas", members: tuple[str, ...] = ("a" * 64, "b" * 64), **changes: object) -> PodFacts:
+    """Return a pod that can go anywhere."""
+    facts = {"id": "c" * 64, "infra": "d" * 64, "name": name, "members": members, "hostname": name}
+    return PodFacts.model_validate({**facts, "shares": ("ipc", "net", "uts"), **changes})
 
 
 def container(name: str = "web", gib: float = 1, **changes: object) -> ContainerFacts:
