@@ -56,7 +56,7 @@ InterfaceAddress = Annotated[str, AfterValidator(_interface_address), StringCons
 
 Address = Annotated[str, AfterValidator(_address), StringConstraints(max_length=64)]
 
-DnsOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+(:[0-9]+)?$", max_length=64)]
+DnsOption = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*(:[0-9]+)?$", max_length=64)]
 """Of resolv.conf(5)."""
 
 HostEntry = Annotated[

@@ -85,19 +85,35 @@ class Company:
     def meet(self, stage: Stage, migration: str, look: Look) -> float:
         """Wait until all have come to a stage; return for how long, in seconds.
 
-        Raises when one cannot go on, and what `look` raises, which is asked again and again.
+        Raises when one cannot go on, and what `look` raises, which is asked again and again; but not when all have
+        come meanwhile: then the others go on already, and may have committed all.
         """
         began_at = time.monotonic()
         with self._changed:
-            self._come.setdefault(stage, set()).add(migration)
+            come = self._come.setdefault(stage, set())
+            come.add(migration)
             self._changed.notify_all()
-        while True:
-            self.check()
-            with self._changed:
-                if self._come[stage] >= set(self.migrations):
-                    return time.monotonic() - began_at
-                self._changed.wait(LOOK_S)
-            look()
+        while not self._complete(come):
+            try:
+                self.check()
+                look()
+            except LifeboatError:
+                if self._withdrawn(come, migration):
+                    raise
+        return time.monotonic() - began_at
+
+    def _complete(self, come: set[str]) -> bool:
+        """Say whether all have come; wait a little for it."""
+        with self._changed:
+            return self._changed.wait_for(lambda: come >= set(self.migrations), LOOK_S)
+
+    def _withdrawn(self, come: set[str], migration: str) -> bool:
+        """Take back that one has come, for it cannot go on; False when all had come before."""
+        with self._changed:
+            if come >= set(self.migrations):
+                return False
+            come.discard(migration)
+            return True
 
     def decide(self, word: Decision) -> Decision:
         """Write one decision for all, unless there is one; return what holds, on disk."""

@@ -125,8 +125,9 @@ class SourceMigration:
                     self._freeze_and_restore()
                     self._commit()
             except LifeboatError as error:
-                self.company.decide(Decision.ABORT)  # a target that asks must hear it
-                return self.end(Phase.ABORTED, error)
+                if self.company.decide(Decision.ABORT) is Decision.ABORT:  # a target that asks must hear it
+                    return self.end(Phase.ABORTED, error)
+                self._timeline.tell(f"the commit came first: {error}")
             return self._after_commit()
 
     def _begin(self) -> None:
@@ -333,8 +334,10 @@ class SourceMigration:
         self._shared.registry.record(commit)
 
     def _withdraw(self) -> None:
-        """Undo: the target forgets this migration."""
+        """Undo: the target forgets this migration, which another member of its pod may have committed."""
         with suppress(LifeboatError):
+            if self.company.decide(Decision.ABORT) is Decision.COMMIT:
+                return
             self._target.call("DELETE", f"/v1/migrations/{self.id}", None, Report, timeout_s=CONTROL_WAIT_S)
 
     def _give_back(self) -> None:

@@ -76,6 +76,7 @@ class FakeEngine:
         marked = {"lifeboat.canary": "yes"}
         return tuple(
             SimpleNamespace(
+                pod=None,
                 id=name,
                 name=name,
                 labels=marked if name in self.canaries else {},

@@ -17,7 +17,7 @@ from migrator.peers.neighbours import HealthTold
 from migrator.planning.plan import plan_evacuation
 from migrator.planning.progress import remaining_s
 from migrator.source.departure import Place
-from tests.pure.values import container, host
+from tests.pure.values import container, host, pod
 from watchdog.daemon.jobs import Job
 from watchdog.daemon.queue import MoveQueue, Moves
 from watchdog.storm import StormLimits, storm
@@ -30,6 +30,7 @@ class StageEngine:
         self.all = containers
         self.hosts = hosts
         self.act: Callable[[str, str, Place], Phase | Exception] = lambda *_: Phase.DONE
+        self.pods: dict[str, tuple[str, ...]] = {}  # which others go with one
         self.began: list[tuple[str, str]] = []
         self.ended: list[str] = []
         self.most_at_once = 0
@@ -59,7 +60,10 @@ class StageEngine:
         *,
         place: Place,
         planned: bool,
+        beside: Callable[[MigrationOutcome], None],
     ) -> MigrationOutcome:
+        for fellow in self.pods.get(name, ()):
+            beside(self._ended(fellow, target, self.act(fellow, target, place)))
         with self._lock:
             self.began.append((name, target))
             self._at_once += 1
@@ -70,12 +74,17 @@ class StageEngine:
             self.ended.append(name)
         if isinstance(phase, Exception):
             raise phase
+        return self._ended(name, target, phase)
+
+    @staticmethod
+    def _ended(name: str, target: str, phase: Phase | Exception) -> MigrationOutcome:
+        assert isinstance(phase, Phase)
         return MigrationOutcome(
             migration="m",
             container=name,
             source="a",
             target=target,
-            method=method or Method.LAZY,
+            method=Method.LAZY,
             phase=phase,
             error="" if phase is Phase.DONE else f"{target} could not",
         )
@@ -119,6 +128,35 @@ def test_one_that_waits_for_another_is_begun_after_its_end() -> None:
     engine.act = look
     run(engine)
     assert seen == [[], ["db"]]
+
+
+def pod_of_two() -> StageEngine:
+    """Return a stage with a pod of two and a container beside it."""
+    together = pod()
+    members = [container(name, 0.1, id=together.members[place], pod=together) for place, name in enumerate("ab")]
+    engine = StageEngine([*members, *containers("z")], hosts=("b", "c"))
+    engine.pods = {"a": ("b",)}
+    return engine
+
+
+def test_a_pod_is_begun_once_and_every_member_is_told_of() -> None:
+    engine = pod_of_two()
+    told: list[MigrationOutcome] = []
+    queue = MoveQueue(cast(Engine, engine), None, engine.all, told.append, at_once=2, retry_s=0.001)
+    moves = queue.run(engine.plan(), Job("evacuation"))
+    assert sorted(name for name, _ in engine.began) == ["a", "z"]
+    assert {item.container for item in told} == {item.container for item in moves.done} == {"a", "b", "z"}
+    assert moves.left == {}
+
+
+def test_a_pod_that_stays_leaves_all_its_members_and_is_tried_elsewhere_as_a_whole() -> None:
+    engine = pod_of_two()
+    engine.act = lambda name, *_: Phase.DONE if name == "z" else Phase.ABORTED
+    moves = run(engine)
+    assert {target for name, target in engine.began[:3] if name == "a"} == {"b", "c"}
+    assert not any(name == "b" for name, _ in engine.began)
+    assert sorted(moves.left) == ["a", "b"]
+    assert [item.container for item in moves.done] == ["z"]
 
 
 def test_the_next_best_target_is_asked_when_one_fails() -> None:

@@ -99,7 +99,7 @@ def _add_watching(verbs: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     migrate = _verb(verbs, "migrate", act.migrate, "move one container to another host")
-    migrate.add_argument("container", help="name or id")
+    migrate.add_argument("container", help="name or id; of a pod, or of a member of one, all of it goes")
     migrate.add_argument("--to", required=True, metavar="HOST", help="the target")
     evacuate = _verb(verbs, "evacuate", act.evacuate, "move every container to other hosts")
     for parser in (migrate, evacuate):

@@ -198,12 +198,13 @@ class MoveQueue:
     def _choose_anew(self, container: _Container) -> bool:
         """Choose the next best target, or the same one again when there is no other."""
         container.avoided.add(container.planned.target or "")
-        facts = self._facts[container.planned.container]
+        together = tuple(self._facts[name] for name in (container.planned.container, *container.fellows))
         for avoided in (frozenset(container.avoided), frozenset[str]()):
             try:
-                found = self._engine.plan((facts,), self._method, avoid=avoided).migrations[0]
+                plan = self._engine.plan(together, self._method, avoid=avoided)
             except LifeboatError:
                 continue
+            found = next(item for item in plan.migrations if item.container == container.planned.container)
             if found.target is not None:
                 container.planned = found.model_copy(update={"after": container.planned.after})
                 return True
