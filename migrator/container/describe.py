@@ -13,7 +13,7 @@ from typing import Any
 from migrator.container import mounts, quadlet
 from migrator.container.ipc import shared_objects
 from migrator.container.obstacles import Surroundings, obstacles
-from migrator.container.pods import PodHere, pod_of
+from migrator.container.pods import PodHere, carried, pod_of
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
 from migrator.errors import LifeboatError, PrerequisiteError
@@ -73,7 +73,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     )
     cgroup = _cgroup(pid)
     unit, unit_stays = _unit(cgroup, labels)
-    facts = facts.model_copy(update={"quadlet": unit})
+    facts = facts.model_copy(update={"quadlet": unit, "volumes": carried(facts, others.users)})
     surroundings = Surroundings(
         cgroup=cgroup,
         unit_stays=unit_stays,

@@ -131,7 +131,8 @@ def _mounts(facts: ContainerFacts, surroundings: Surroundings) -> Iterator[Obsta
     for mount in facts.volumes:
         if mount.treatment is Treatment.REFUSE:
             yield Obstacle(code=f"{mount.kind}-mount", reason=mount.reason, methods=tuple(Method))
-        others = [user for user in surroundings.volume_users.get(mount.name, ()) if user != facts.id]
+        together = {facts.id, *(facts.pod.members if facts.pod is not None else ())}
+        others = [user for user in surroundings.volume_users.get(mount.name, ()) if user not in together]
         if others and mount.treatment in (Treatment.COPY, Treatment.COPY_LATE):
             yield Obstacle(
                 code="volume-in-use",

@@ -13,7 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from migrator.choice.labels import wishes
-from migrator.model import ContainerFacts, Method, Obstacle, PodFacts, PublishedPort
+from migrator.model import (
+    ContainerFacts,
+    Method,
+    Obstacle,
+    PodFacts,
+    PublishedPort,
+    Treatment,
+    VolumeMount,
+)
 from migrator.words import UNIT_LABEL
 
 SHARED = frozenset({"ipc", "net", "uts"})
@@ -124,6 +132,26 @@ def _namespaces(here: PodHere, name: str) -> Iterator[tuple[str, str]]:
         yield "pod-namespaces", f"its pod {name} has a user namespace of its own"
 
 
+def carried(container: ContainerFacts, users: Mapping[str, Sequence[str]]) -> tuple[VolumeMount, ...]:
+    """Return the mounts of a container; a volume that members of its pod share is carried by the first of them.
+
+    `users` are the ids of the containers that use a volume. For the others it is at the target when they come.
+    """
+    members = container.pod.members if container.pod is not None else ()
+
+    def mine(mount: VolumeMount) -> bool:
+        sharing = [member for member in members if member in users.get(mount.name, ())]
+        return mount.kind != "volume" or mount.binds or not sharing or container.id == sharing[0]
+
+    moving = (Treatment.COPY, Treatment.COPY_LATE)
+    return tuple(
+        mount
+        if mine(mount) or mount.treatment not in moving
+        else mount.model_copy(update={"treatment": Treatment.LEAVE})
+        for mount in container.volumes
+    )
+
+
 def with_fellows(containers: Sequence[ContainerFacts]) -> list[ContainerFacts]:
     """Add to every member of a pod what keeps another one of it here."""
     pods: dict[str, list[ContainerFacts]] = {}
@@ -144,6 +172,9 @@ def _because_of(container: ContainerFacts, members: Sequence[ContainerFacts]) ->
     for fellow in members:
         if fellow.id == container.id:
             continue
+        for path in sorted(_synced(fellow) & _synced(container)):
+            reason = f"the directory {path} would be copied for {fellow.name} of its pod {pod}, too"
+            yield Obstacle(code="volume-in-use", reason=reason, methods=tuple(Method))
         if wishes(fellow.labels).stays and not wishes(container.labels).stays:
             reason = f"{fellow.name} of its pod {pod} stays: its label says so (lifeboat.evacuate)"
             yield Obstacle(code="pod-member-stays", reason=reason, methods=tuple(Method))
@@ -155,3 +186,7 @@ def _because_of(container: ContainerFacts, members: Sequence[ContainerFacts]) ->
         if own and {Method.LAZY, Method.FULL} <= set(fellow.unsupported):
             reason = f"{fellow.name} of its pod {pod} cannot move: {'; '.join(own)}"
             yield Obstacle(code="pod-member-stays", reason=reason, methods=tuple(Method))
+
+
+def _synced(container: ContainerFacts) -> set[str]:
+    return {mount.path for mount in container.volumes if mount.binds and mount.treatment is Treatment.COPY}

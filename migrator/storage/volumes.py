@@ -17,6 +17,7 @@ class Volumes:
 
     def __init__(self, container: ContainerFacts) -> None:
         self._mounts = container.volumes
+        self._in_pod = container.pod is not None
         self._paths = dict(_named(container))
         self._created: list[str] = []
         self._directories: list[Path] = []
@@ -27,9 +28,13 @@ class Volumes:
             if mount.binds and mount.treatment is Treatment.COPY and not Path(mount.path).exists():
                 Path(mount.path).mkdir(parents=True)
                 self._directories.append(Path(mount.path))
-            if mount.kind == "volume" and not podman.has_volume(mount.name):
+            if mount.kind == "volume" and not (self._lent(mount) or podman.has_volume(mount.name)):
                 podman.create_volume(mount.name, mount.options, mount.labels)
                 self._created.append(mount.name)
+
+    def _lent(self, mount: VolumeMount) -> bool:
+        """Say whether another member of its pod brings a volume, and makes it; it is on no storage of both hosts."""
+        return self._in_pod and mount.treatment is Treatment.LEAVE and not (mount.binds or mount.storage)
 
     def adopt(self, names: Iterable[str]) -> None:
         """Take volumes for made here that were made before, for this container."""

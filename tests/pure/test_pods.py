@@ -13,9 +13,18 @@ from pydantic import ValidationError
 from migrator.admission import admit
 from migrator.admission.rules import Joined, Places, Terms
 from migrator.container.obstacles import Surroundings, obstacles
-from migrator.container.pods import PodHere, pod_of, with_fellows
+from migrator.container.pods import PodHere, carried, pod_of, with_fellows
 from migrator.errors import PrerequisiteError
-from migrator.model import ContainerFacts, Method, NetworkAttachment, Obstacle, PodFacts, PublishedPort
+from migrator.model import (
+    ContainerFacts,
+    Method,
+    NetworkAttachment,
+    Obstacle,
+    PodFacts,
+    PublishedPort,
+    Treatment,
+    VolumeMount,
+)
 from migrator.network.gate import shut_rules
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import pods, tombstone
@@ -121,6 +130,27 @@ def test_what_keeps_one_member_keeps_all() -> None:
     assert with_fellows([member(0), member(1, obstacles=(lazy,))])[0].obstacles == ()  # it goes by another rung
     labelled = with_fellows([member(0), member(1, labels={"lifeboat.evacuate": "no"})])
     assert [codes(item.obstacles) for item in labelled] == [["pod-member-stays"], []]
+
+
+def test_a_volume_that_members_share_is_carried_by_one() -> None:
+    data = VolumeMount(kind="volume", name="data", source="/v", destination="/data", writable=True)
+    bound = data.model_copy(update={"name": "bound", "options": {"o": "bind", "device": "/srv"}})
+    users = {"data": ("b" * 64, "a" * 64), "bound": ("b" * 64, "a" * 64)}
+    both = [
+        item.model_copy(update={"volumes": (data, bound)}) for item in (member(0), member(1), container("alone"))
+    ]
+    treated = [[mount.treatment for mount in carried(item, users)] for item in both]
+    assert treated == [
+        [Treatment.COPY, Treatment.COPY],
+        [Treatment.LEAVE, Treatment.COPY],
+        [Treatment.COPY, Treatment.COPY],
+    ]
+    assert [codes(item.obstacles) for item in with_fellows(both)] == [["volume-in-use"], ["volume-in-use"], []]
+    found = obstacles(both[0], {}, Surroundings(f"/libpod-{'a' * 64}", volume_users=users))
+    assert codes(found) == []
+    others = {"data": ("9" * 64,)}
+    found = obstacles(both[0], {}, Surroundings(f"/libpod-{'a' * 64}", volume_users=others))
+    assert codes(found) == ["volume-in-use"]
 
 
 def test_what_of_its_place_in_a_pod_keeps_a_member() -> None:

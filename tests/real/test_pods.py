@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 
-from tests.lab.crash import ADDRESS, FAULTS, POD, TALK, TALKER, TALKER_PORT, Cell, leftovers, stage, talked
+from tests.lab.crash import (
+    ADDRESS,
+    CONTAINER,
+    FAULTS,
+    POD,
+    TALK,
+    TALKER,
+    TALKER_PORT,
+    Cell,
+    leftovers,
+    stage,
+    talked,
+)
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
 from tests.lab.people import check, inside, inspect, migrate, shell, start, wait
-from tests.lab.stops import stop_named
+from tests.lab.stops import Turnstile, stop_named
 from tests.lab.traffic import PORT, Traffic, ask
 
 pytestmark = pytest.mark.real
@@ -27,9 +39,10 @@ def pod(host: Host, *options: str) -> None:
     """Make a pod whose two members talk to each other, one of whom serves."""
     network = ["--network", "lan", "--ip", ADDRESS]
     host.run(["podman", "pod", "create", "--name", POD, "--hostname", "shop.test", *network, *options])
-    host.run(["podman", "run", "--detach", "--pod", POD, "--name", "web", BASE.name, *WEB])
+    member = ["podman", "run", "--detach", "--pod", POD, "--volume", "both:/both"]
+    host.run([*member, "--name", "web", "--volume", "own:/own", BASE.name, *WEB])
     talk = ["python3", "-c", TALK.read_text(), str(PORT), str(TALKER_PORT)]
-    host.run(["podman", "run", "--detach", "--pod", POD, "--name", TALKER, BASE.name, *talk])
+    host.run([*member, "--name", TALKER, BASE.name, *talk])
 
 
 def described(host: Host) -> dict[str, Any]:
@@ -63,6 +76,7 @@ def test_a_pod_moves_there_and_back_and_nothing_notices(cluster: Lab, tmp_path: 
     wait("them to talk", lambda: talked(cluster).get("answers", 0) > 100)
     before, counted, there = described(alpha), ask(cluster, ADDRESS, "count"), talked(cluster)
     summed = inside(alpha, "web", "sh", "-c", SHELF)
+    inside(alpha, "web", "sh", "-c", "echo common > /both/file; echo own > /own/file; echo layer > /root/file")
     with Traffic(cluster, ADDRESS, tmp_path / "client.json") as traffic:
         for name, source, target in (("web", alpha, beta), (POD, beta, alpha)):
             result = migrate(source, name, target.name)
@@ -73,6 +87,9 @@ def test_a_pod_moves_there_and_back_and_nothing_notices(cluster: Lab, tmp_path: 
                 inside(target, TALKER, "sh", "-c", "cat /dev/shm/shelf; md5sum < /dev/shm/bulk")
                 == f"kept\n{summed}"
             )
+            assert inside(target, TALKER, "cat", "/both/file") == "common\n"
+            assert inside(target, "web", "cat", "/own/file", "/root/file") == "own\nlayer\n"
+            inside(target, TALKER, "sh", "-c", "echo common > /both/new; mv /both/new /both/file")
             assert inside(target, TALKER, "hostname") == "shop.test\n"
             assert "elsewhere" in inside(target, "web", "cat", "/etc/hosts")
         more = traffic.report()["answers"] + 50
@@ -157,6 +174,36 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
     """One stage for all that goes wrong."""
     with Lab(2, name="pods") as lab, stage(lab, tmp_path_factory.mktemp("pods"), pod=True) as found:
         yield found
+
+
+def test_a_human_resumes_all_of_a_pod(ground: Cell) -> None:
+    """Its target dies in the drain; by one word all members run on at the source, with what they had in memory."""
+    ground.prepare()
+    ground.leave()
+    turnstile = Turnstile(ground.source, stop_named("source: drain"), 60)
+    ground.move()
+    with turnstile.hold():
+        ground.target.kill()
+    assert ground.wait(lambda: len(ground.entries(ground.source)) >= 2, 60), "nobody was called"
+    told = ground.unsettled(ground.source)
+    assert sorted(item["container"] for item in told) == sorted((CONTAINER, TALKER))
+    resume = ["lifeboat", "recover", told[0]["migration"], "--resume-here"]
+    refused = ground.source.run(resume, check=False)
+    assert refused.status == 6, refused.errors
+    done = ground.source.run([*resume, "--target-is-dead"], check=False)
+    assert done.status == 0, done.errors
+    assert not ground.unsettled(ground.source)
+    verified, before = ask(ground.lab, ADDRESS), talked(ground.lab)
+    assert (verified["wrong_now"], ground.seen()["boots"]) == (0, [verified["boot"]])
+    assert (before["broken"], before["others"]) == ("", [verified["boot"]])
+    wait("them to talk", lambda: talked(ground.lab).get("answers", 0) > before["answers"] + 20)
+    ground.lab.boot("beta")
+    ground.target.wait_booted()
+    ground.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
+    assert ground.wait(lambda: not ground.unsettled(ground.target), 60), "the target does not give way"
+    assert ground.runs_on() == ["alpha"]
+    assert ground.target.run(["podman", "pod", "ps", "--quiet"]).output == ""
+    assert leftovers(ground.target) == []
 
 
 SOURCE, TARGET = {"source"}, {"target"}

@@ -102,6 +102,8 @@ class WarmUp:
     def _checkpoint(self, engine: Engine, container: ContainerFacts, target: str) -> None:
         if not self._checkpoint_s or engine.checkpoint_age_s(container.id) < self._checkpoint_s:
             return
+        if container.pod is not None:
+            return  # there is none of a pod
         if Method.FULL in container.unsupported or wishes(container.labels).method is Method.COLD:
             return
         outcome = engine.checkpoint(container, target, self._stopping)
