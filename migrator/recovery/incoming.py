@@ -24,7 +24,7 @@ from migrator.protocol.messages import DecisionTold, Proposal, Standing
 from migrator.protocol.steps import Step, next_step
 from migrator.recovery.revival import Revival, told_of
 from migrator.settings import MigratorSettings
-from migrator.shim.order import CONTROL
+from migrator.shim.order import CONTROL, HANDED_OVER
 from migrator.target.arrival import SHIM_AGAIN_S
 from migrator.target.checkpoints import Kept
 from migrator.target.hall import Hall
@@ -219,6 +219,8 @@ def adopted(hall: Hall, journal: Journal) -> list[Reception]:
 
 
 def _shim(directory: Path) -> ControlClient | None:
+    if (directory / HANDED_OVER).exists():
+        return None  # nobody is there any more, and each would be waited for
     try:
         return ControlClient(directory / CONTROL, timeout_s=SHIM_AGAIN_S, what="the parked podman")
     except LifeboatError:

@@ -60,6 +60,13 @@ def scope_active(name: str) -> bool:
     return asked.status == 0
 
 
+def wait_for_scope(name: str, timeout_s: float) -> None:
+    """Return when nothing is left in a scope, whoever started it, or after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while scope_active(name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 class Scope:
     """One program in its scope, as its starter sees it."""
 

@@ -22,7 +22,7 @@ from migrator.protocol.journal import Side
 from migrator.protocol.messages import Accepted, InFlight, ParkRequest
 from migrator.runtime import podman, tombstone
 from migrator.runtime.frozen import FrozenTree, let_go
-from migrator.runtime.scope import Scope
+from migrator.runtime.scope import Scope, wait_for_scope
 from migrator.shim import order as shim_order
 from migrator.source.departure import Departure
 from migrator.storage import image
@@ -281,6 +281,8 @@ class ParkedCheckpoint(Holding):
             tree.cgroup.end(PODMAN_END_WAIT_S)
         if self._podman is not None:
             self._podman.wait(PODMAN_END_WAIT_S)
+        else:
+            wait_for_scope(self._scope, PODMAN_END_WAIT_S)  # an earlier daemon's; it and `podman rm` would block
         self.close()
 
     @property

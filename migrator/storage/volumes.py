@@ -33,7 +33,7 @@ class Volumes:
                 self._created.append(mount.name)
 
     def _lent(self, mount: VolumeMount) -> bool:
-        """Say whether another member of its pod brings a volume, and makes it; it is on no storage of both hosts."""
+        """Say whether another member of its pod brings a volume, which is then on no storage of both hosts."""
         return self._in_pod and mount.treatment is Treatment.LEAVE and not (mount.binds or mount.storage)
 
     def adopt(self, names: Iterable[str]) -> None:
