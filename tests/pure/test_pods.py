@@ -26,10 +26,16 @@ from migrator.model import (
     VolumeMount,
 )
 from migrator.network.gate import shut_rules
+from migrator.protocol.journal import Journal, Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import pods, tombstone
 from migrator.runtime.pods import create_pod, mount_source
 from migrator.runtime.specification import cgroup_of, share_memory
+from migrator.settings import MigratorSettings
+from migrator.target.checkpoints import Checkpoints
+from migrator.target.desk import Desk
+from migrator.target.hall import Hall
+from migrator.target.staging import Stagings
 from tests.pure.values import container, pod
 
 DATA = Path(__file__).parents[1] / "data/podman-5.4.2"
@@ -355,3 +361,27 @@ def test_a_member_gets_the_memory_of_its_pod(tmp_path: Path) -> None:
     share_memory(file, "/lent")
     assert mount_source(json.loads(file.read_text()), "/dev/shm") == "/lent"
     assert mount_source(json.loads(file.read_text()), "/y") == ""
+
+
+def test_nobody_decides_about_migrations_of_others(tmp_path: Path) -> None:
+    """A word about one of a company is one about all: so all have to be its own source's."""
+    journal = Journal(tmp_path / "journal.db")
+    hall = Hall(
+        host="beta",
+        settings=MigratorSettings(),
+        state=tmp_path,
+        runtime=tmp_path,
+        pki=tmp_path,
+        journal=journal,
+        stagings=Stagings(tmp_path),
+        checkpoints=Checkpoints(tmp_path),
+    )
+    desk = Desk(hall, lambda: "it is full", lambda: 1 << 40)
+    foreign = proposal("m2", ("m2",), pod()).model_copy(update={"source": "gamma"})
+    journal.begin("m2", Side.TARGET, "db", foreign.model_dump_json())
+    with pytest.raises(PrerequisiteError, match="m2 is no migration of alpha") as refused:
+        desk.reserve(proposal("m1", ("m1", "m2"), pod()))
+    assert refused.value.code == "not-yours"
+    with pytest.raises(PrerequisiteError, match="it is full"):
+        desk.reserve(proposal("m1", ("m1", "m3"), pod()))
+    assert journal.decision("m2") is None

@@ -206,6 +206,30 @@ def test_a_human_resumes_all_of_a_pod(ground: Cell) -> None:
     assert leftovers(ground.target) == []
 
 
+def test_a_human_takes_all_of_a_pod_over(ground: Cell) -> None:
+    """Its source dies behind the commit; by one word at the target all members start anew there, from their files."""
+    ground.prepare()
+    ground.leave()
+    turnstile = Turnstile(ground.target, stop_named("target: gate open"), 60)
+    ground.move()
+    with turnstile.hold():
+        ground.source.kill()
+    assert ground.wait(lambda: len(waiting_for_a_human(ground)) == 2, 90), ground.unsettled(ground.target)
+    resume = ["lifeboat", "recover", waiting_for_a_human(ground)[0], "--resume-here", "--source-is-dead"]
+    done = ground.target.run(resume, check=False, timeout_s=120)
+    assert done.status == 0, done.errors
+    assert not ground.unsettled(ground.target)
+    wait("them to talk", lambda: talked(ground.lab).get("answers", 0) > 20)
+    assert ground.runs_on() == ["beta"]
+    assert described(ground.target)["members"] == sorted((CONTAINER, TALKER))
+    assert leftovers(ground.target) == []
+
+
+def waiting_for_a_human(cell: Cell) -> list[str]:
+    """Return the migrations to the target whose memory did not come."""
+    return [item["migration"] for item in cell.unsettled(cell.target) if item.get("here") == "lost"]
+
+
 SOURCE, TARGET = {"source"}, {"target"}
 
 CELLS: tuple[tuple[str, str, set[str]], ...] = (
