@@ -176,53 +176,62 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
         yield found
 
 
-def test_a_human_resumes_all_of_a_pod(ground: Cell) -> None:
+@pytest.fixture
+def cell(ground: Cell) -> Iterator[Cell]:
+    """Return the stage, on which nothing is when the next test comes."""
+    try:
+        yield ground
+    finally:
+        ground.put_away()
+
+
+def test_a_human_resumes_all_of_a_pod(cell: Cell) -> None:
     """Its target dies in the drain; by one word all members run on at the source, with what they had in memory."""
-    ground.prepare()
-    ground.leave()
-    turnstile = Turnstile(ground.source, stop_named("source: drain"), 60)
-    ground.move()
+    cell.prepare()
+    cell.leave()
+    turnstile = Turnstile(cell.source, stop_named("source: drain"), 60)
+    cell.move()
     with turnstile.hold():
-        ground.target.kill()
-    assert ground.wait(lambda: len(ground.entries(ground.source)) >= 2, 60), "nobody was called"
-    told = ground.unsettled(ground.source)
+        cell.target.kill()
+    assert cell.wait(lambda: len(cell.entries(cell.source)) >= 2, 60), "nobody was called"
+    told = cell.unsettled(cell.source)
     assert sorted(item["container"] for item in told) == sorted((CONTAINER, TALKER))
     resume = ["lifeboat", "recover", told[0]["migration"], "--resume-here"]
-    refused = ground.source.run(resume, check=False)
+    refused = cell.source.run(resume, check=False)
     assert refused.status == 6, refused.errors
-    done = ground.source.run([*resume, "--target-is-dead"], check=False)
+    done = cell.source.run([*resume, "--target-is-dead"], check=False)
     assert done.status == 0, done.errors
-    assert not ground.unsettled(ground.source)
-    verified, before = ask(ground.lab, ADDRESS), talked(ground.lab)
-    assert (verified["wrong_now"], ground.seen()["boots"]) == (0, [verified["boot"]])
+    assert not cell.unsettled(cell.source)
+    verified, before = ask(cell.lab, ADDRESS), talked(cell.lab)
+    assert (verified["wrong_now"], cell.seen()["boots"]) == (0, [verified["boot"]])
     assert (before["broken"], before["others"]) == ("", [verified["boot"]])
-    wait("them to talk", lambda: talked(ground.lab).get("answers", 0) > before["answers"] + 20)
-    ground.lab.boot("beta")
-    ground.target.wait_booted()
-    ground.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
-    assert ground.wait(lambda: not ground.unsettled(ground.target), 60), "the target does not give way"
-    assert ground.runs_on() == ["alpha"]
-    assert ground.target.run(["podman", "pod", "ps", "--quiet"]).output == ""
-    assert leftovers(ground.target) == []
+    wait("them to talk", lambda: talked(cell.lab).get("answers", 0) > before["answers"] + 20)
+    cell.lab.boot("beta")
+    cell.target.wait_booted()
+    cell.target.run(["systemctl", "start", "podman-restart.service", "lifeboatd.service"], check=False)
+    assert cell.wait(lambda: not cell.unsettled(cell.target), 60), "the target does not give way"
+    assert cell.runs_on() == ["alpha"]
+    assert cell.target.run(["podman", "pod", "ps", "--quiet"]).output == ""
+    assert leftovers(cell.target) == []
 
 
-def test_a_human_takes_all_of_a_pod_over(ground: Cell) -> None:
-    """Its source dies behind the commit; by one word at the target all members start anew there, from their files."""
-    ground.prepare()
-    ground.leave()
-    turnstile = Turnstile(ground.target, stop_named("target: gate open"), 60)
-    ground.move()
+def test_a_human_takes_all_of_a_pod_over(cell: Cell) -> None:
+    """Its source dies behind the commit; by one word at the target all members start anew, from their files."""
+    cell.prepare()
+    cell.leave()
+    turnstile = Turnstile(cell.target, stop_named("target: gate open"), 60)
+    cell.move()
     with turnstile.hold():
-        ground.source.kill()
-    assert ground.wait(lambda: len(waiting_for_a_human(ground)) == 2, 90), ground.unsettled(ground.target)
-    resume = ["lifeboat", "recover", waiting_for_a_human(ground)[0], "--resume-here", "--source-is-dead"]
-    done = ground.target.run(resume, check=False, timeout_s=120)
+        cell.source.kill()
+    assert cell.wait(lambda: len(waiting_for_a_human(cell)) == 2, 90), cell.unsettled(cell.target)
+    resume = ["lifeboat", "recover", waiting_for_a_human(cell)[0], "--resume-here", "--source-is-dead"]
+    done = cell.target.run(resume, check=False, timeout_s=120)
     assert done.status == 0, done.errors
-    assert not ground.unsettled(ground.target)
-    wait("them to talk", lambda: talked(ground.lab).get("answers", 0) > 20)
-    assert ground.runs_on() == ["beta"]
-    assert described(ground.target)["members"] == sorted((CONTAINER, TALKER))
-    assert leftovers(ground.target) == []
+    assert not cell.unsettled(cell.target)
+    wait("them to talk", lambda: talked(cell.lab).get("answers", 0) > 20)
+    assert cell.runs_on() == ["beta"]
+    assert described(cell.target)["members"] == sorted((CONTAINER, TALKER))
+    assert leftovers(cell.target) == []
 
 
 def waiting_for_a_human(cell: Cell) -> list[str]:
@@ -258,14 +267,11 @@ def fault_named(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("stop", "fault", "outcomes"), CELLS, ids=lambda value: str(value).replace(" ", "-"))
-def test_never_half_a_pod(ground: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
+def test_never_half_a_pod(cell: Cell, stop: str, fault: str, outcomes: set[str]) -> None:
     chosen = fault_named(fault.removeprefix("one "))
     if fault.startswith("one "):
         chosen = type(chosen)(fault, kill_one)
-    try:
-        verdict = ground.run(stop_named(stop), chosen)
-    finally:
-        ground.put_away()
+    verdict = cell.run(stop_named(stop), chosen)
     assert verdict.struck, verdict.said
     assert verdict.wrong == [], verdict
     assert verdict.outcome in outcomes, verdict
