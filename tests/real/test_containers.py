@@ -175,7 +175,6 @@ def answers(lab: Lab, address: str, port: int) -> bool:
 
 
 REFUSED: dict[str, tuple[list[str], list[str], str, str]] = {
-    "pod": (["--pod", "new:peas"], [], "in-pod", "belongs to a pod"),
     "hostnet": (["--network=host"], [], "host-network", "shares the host's network namespace"),
     "hostpid": (["--network=none", "--pid=host"], [], "host-pid", "shares the host's pid namespace"),
     "hostipc": (["--network=none", "--ipc=host"], [], "host-ipc", "shares the host's ipc namespace"),
