@@ -97,7 +97,7 @@ class Company:
             try:
                 self.check()
                 look()
-            except LifeboatError:
+            except (LifeboatError, OSError):
                 if self._withdrawn(come, migration):
                     raise
         return time.monotonic() - began_at
@@ -161,6 +161,8 @@ class Companies:
 
 def run_together(migrations: Sequence[Callable[[], MigrationOutcome]]) -> list[MigrationOutcome]:
     """Run migrations that have one decision, side by side; return how each ended, in the same order."""
+    if len(migrations) == 1:
+        return [migrations[0]()]
     with ThreadPoolExecutor(len(migrations), "pod") as workers:
         return list(workers.map(lambda run: run(), migrations))
 
