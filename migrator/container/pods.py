@@ -24,6 +24,9 @@ from migrator.model import (
 )
 from migrator.words import UNIT_LABEL
 
+LEFT_OUT = ("NoManageResolvConf", "NoManageHostname", "NoManageHosts", "HostsFile", "NetworkOptions")
+"""Of `InfraConfig` (libpod/define, InspectPodInfraConfig): what is not made again."""
+
 SHARED = frozenset({"ipc", "net", "uts"})
 OWN_IMAGE = "localhost/podman-pause:"  # podman makes it itself, on every host
 OWN_SYSCTLS = frozenset({"net.ipv4.ping_group_range"})  # podman's default (containers-common, default_sysctls)
@@ -109,9 +112,11 @@ def _reasons(here: PodHere) -> Iterator[tuple[str, str]]:
             yield "pod-member-stopped", f"{item['Name']} of its pod {name} is {item['State']}, not running"
     if any(UNIT_LABEL in (labels or {}) for labels in (here.pod.get("Labels"), here.infra["Config"].get("Labels"))):
         yield "pod-of-unit", f"its pod {name} is started by a systemd unit, which does not move along"
-    if not here.infra["ImageName"].startswith(OWN_IMAGE) and not here.infra.get("Rootfs"):
-        yield "pod-infra", f"its pod {name} has an infra image of its own: {here.infra['ImageName']}"
+    if not here.infra.get("ImageName", "").startswith(OWN_IMAGE) and not here.infra.get("Rootfs"):
+        yield "pod-infra", f"its pod {name} has an infra image of its own: {here.infra.get('ImageName', '')}"
     said = sorted(key for key, value in here.pod.items() if key not in KNOWN and value)
+    own = here.pod.get("InfraConfig") or {}
+    said += [key for key in LEFT_OUT if own.get(key)]
     said += sorted(set(here.sysctls) - OWN_SYSCTLS)
     said += [f"mount at {item['Destination']}" for item in here.infra.get("Mounts") or ()]
     if said:

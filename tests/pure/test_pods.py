@@ -93,6 +93,7 @@ KEPT: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({}, {"ImageName": "registry/pause:1"}, "pod-infra", "an infra image of its own"),
     ({"memory_limit": 1 << 30}, {}, "pod-settings", "memory_limit"),
     ({"something_new": True}, {}, "pod-settings", "something_new"),
+    ({"InfraConfig": {"NoManageHosts": True}}, {}, "pod-settings", "NoManageHosts"),
     ({}, {"Mounts": [{"Destination": "/data"}]}, "pod-settings", "mount at /data"),
     ({"Name": "-x"}, {}, "pod-settings", "cannot be described to another host"),
 ]

@@ -35,12 +35,14 @@ WEB = ["python3", "/usr/local/bin/workload", "--memory", "48"]
 SHELF = "echo kept > /dev/shm/shelf; head -c 3000000 /dev/urandom > /dev/shm/bulk; md5sum < /dev/shm/bulk"
 
 
-def pod(host: Host, *options: str) -> None:
+def pod(host: Host, *options: str, canary: str = "") -> None:
     """Make a pod whose two members talk to each other, one of whom serves."""
+    label = ["--label", "lifeboat.canary=yes"]
     network = ["--network", "lan", "--ip", ADDRESS]
     host.run(["podman", "pod", "create", "--name", POD, "--hostname", "shop.test", *network, *options])
     member = ["podman", "run", "--detach", "--pod", POD, "--volume", "both:/both"]
-    host.run([*member, "--name", "web", "--volume", "own:/own", BASE.name, *WEB])
+    web = ["--name", "web", "--volume", "own:/own", *(label if canary == "web" else [])]
+    host.run([*member, *web, BASE.name, *WEB])
     talk = ["python3", "-c", TALK.read_text(), str(PORT), str(TALKER_PORT)]
     host.run([*member, "--name", TALKER, BASE.name, *talk])
 
@@ -121,6 +123,21 @@ def test_an_evacuation_takes_a_pod_as_one(cluster: Lab) -> None:
     assert described(beta)["members"] == sorted(("web", TALKER))
     assert talked(cluster)["broken"] == ""
     nothing_left(alpha)
+
+
+def test_a_drill_takes_all_of_a_pod_there_and_back(cluster: Lab) -> None:
+    """One member is the canary; the others come along, and are not asked back a second time."""
+    alpha = cluster.host("alpha")
+    pod(alpha, canary="web")
+    wait("them to talk", lambda: talked(cluster).get("answers", 0) > 100)
+    boot = talked(cluster)["boot"]
+    done = alpha.run(["lifeboat", "drill"], timeout_s=240, check=False)
+    assert done.status == 0, done.output + done.errors
+    assert "came back with its pod" in done.output
+    assert described(alpha)["members"] == sorted(("web", TALKER))
+    now = talked(cluster)
+    assert (now["boot"], now["broken"]) == (boot, "")
+    nothing_left(cluster.host("beta"))
 
 
 REFUSED: dict[str, tuple[list[str], list[str], str, str]] = {
