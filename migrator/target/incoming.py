@@ -108,6 +108,9 @@ class Incoming:
         stands = with_its_pod(self._standing, self.record.fate, lost=bool(self._pod.lost))
         if stands is self._standing:
             return
+        if not self._arrival.pid:  # an earlier daemon opened it
+            with suppress(LifeboatError):
+                self._arrival.pid = podman.first_pid(self.proposal.container.id)
         self._arrival.freeze()  # before anybody hears that it does not run here any more
         if stands is Standing.LOST:
             self._lose(f"it belongs together with {self._pod.lost}")

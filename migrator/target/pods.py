@@ -6,6 +6,7 @@ gate, until the commit. Which pod it is lies on disk, for podman would wait for 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from contextlib import suppress
@@ -21,6 +22,8 @@ from migrator.runtime import podman, tombstone
 from migrator.runtime.pods import COMPANY, create_pod, has_pod, infra_of, inspect_pod, remove_pod
 from migrator.runtime.scope import Scope
 from migrator.shim import order as shim_order
+
+_log = logging.getLogger(__name__)
 
 DIRECTORY = "pods"  # below the state directory, and below the runtime directory
 START_LIMIT_S = 60.0
@@ -97,7 +100,10 @@ class IncomingPod:
             made = self._made()
             if made is not None and not any(podman.has_container(member) for member in self._pod.members):
                 remove_pod(made.pod)
-                tombstone.lift_infra(self._state, made.infra)
+                if has_pod(made.pod):
+                    _log.error("podman does not remove the pod %s; it stays banned from starting", self._pod.name)
+                else:
+                    tombstone.lift_infra(self._state, made.infra)
             self._record.unlink(missing_ok=True)
             shutil.rmtree(self._directory, ignore_errors=True)
 
