@@ -156,7 +156,8 @@ class Desk:
     def _check_room(self, proposal: Proposal) -> None:
         """Refuse what would overbook this host, whatever the source read in facts that are old by now."""
         most = self._hall.settings.incoming_at_once
-        if sum(not reception.ended for reception in self._receptions.values()) >= most:
+        under_way = {item.proposal.together[0] for item in self._receptions.values() if not item.ended}
+        if len(under_way - {proposal.together[0]}) >= most:  # a pod is as one: it comes whole, or not at all
             raise PrerequisiteError(
                 f"{self._hall.host} takes {most} migrations at once and has as many",
                 code="target-busy",

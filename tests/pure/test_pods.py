@@ -35,6 +35,7 @@ from migrator.settings import MigratorSettings
 from migrator.target.checkpoints import Checkpoints
 from migrator.target.desk import Desk
 from migrator.target.hall import Hall
+from migrator.target.reception import Reception
 from migrator.target.staging import Stagings
 from tests.pure.values import container, pod
 
@@ -364,19 +365,37 @@ def test_a_member_gets_the_memory_of_its_pod(tmp_path: Path) -> None:
     assert mount_source(json.loads(file.read_text()), "/y") == ""
 
 
+def hall_in(directory: Path, settings: MigratorSettings) -> Hall:
+    """Return what a target's receptions share."""
+    return Hall(
+        host="beta",
+        settings=settings,
+        state=directory,
+        runtime=directory,
+        pki=directory,
+        journal=Journal(directory / "journal.db"),
+        stagings=Stagings(directory),
+        checkpoints=Checkpoints(directory),
+    )
+
+
+def test_a_pod_counts_as_one_of_those_that_come_at_once(tmp_path: Path) -> None:
+    hall = hall_in(tmp_path, MigratorSettings(incoming_at_once=1))
+    desk = Desk(hall, lambda: "", lambda: 0)
+    desk.take_up(Reception(hall, proposal("m1", ("m1", "m2"), pod())))
+    for migration, company, code in (
+        ("m3", ("m3", "m4"), "target-busy"),
+        ("m2", ("m1", "m2"), "target-lacks-memory"),  # for which only now it was looked
+    ):
+        with pytest.raises(PrerequisiteError) as refused:
+            desk.reserve(proposal(migration, company, pod()))
+        assert refused.value.code == code
+
+
 def test_nobody_decides_about_migrations_of_others(tmp_path: Path) -> None:
     """A word about one of a company is one about all: so all have to be its own source's."""
-    journal = Journal(tmp_path / "journal.db")
-    hall = Hall(
-        host="beta",
-        settings=MigratorSettings(),
-        state=tmp_path,
-        runtime=tmp_path,
-        pki=tmp_path,
-        journal=journal,
-        stagings=Stagings(tmp_path),
-        checkpoints=Checkpoints(tmp_path),
-    )
+    hall = hall_in(tmp_path, MigratorSettings())
+    journal = hall.journal
     desk = Desk(hall, lambda: "it is full", lambda: 1 << 40)
     foreign = proposal("m2", ("m2",), pod()).model_copy(update={"source": "gamma"})
     journal.begin("m2", Side.TARGET, "db", foreign.model_dump_json())
