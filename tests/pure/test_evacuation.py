@@ -159,6 +159,15 @@ def test_a_pod_that_stays_leaves_all_its_members_and_is_tried_elsewhere_as_a_who
     assert [item.container for item in moves.done] == ["z"]
 
 
+def test_a_pod_that_goes_elsewhere_at_last_leaves_nobody_behind() -> None:
+    engine = pod_of_two()
+    engine.act = lambda name, target, _: Phase.DONE if name == "z" or target == "b" else Phase.ABORTED
+    moves = run(engine)
+    assert [target for name, target in engine.began if name == "a"] == ["c", "b"]
+    assert sorted(item.container for item in moves.done) == ["a", "b", "z"]
+    assert moves.left == {}
+
+
 def test_the_next_best_target_is_asked_when_one_fails() -> None:
     engine = StageEngine(containers("web"), hosts=("b", "c", "d"))
     engine.act = lambda _, target, __: Phase.DONE if target == "d" else Phase.ABORTED

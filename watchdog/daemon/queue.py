@@ -160,10 +160,7 @@ class MoveQueue:
         name = container.planned.container
         for fellow in container.beside:
             self._tell(fellow)
-            if fellow.phase is not Phase.DONE:
-                self._moves.left[fellow.container] = fellow.error
-        moved = [fellow for fellow in container.beside if fellow.phase is Phase.DONE]
-        container.beside.clear()
+        fellows, container.beside = container.beside, []
         if isinstance(result, _Refused):
             reason, code = result.reason, result.code
             job.say({"container": name, "message": reason})
@@ -171,7 +168,8 @@ class MoveQueue:
             self._tell(result)
             reason, code = result.error, result.error_code
             if result.phase is Phase.DONE:
-                self._moves.done += [result, *moved]
+                self._moves.done += [result, *(fellow for fellow in fellows if fellow.phase is Phase.DONE)]
+                self._moves.left |= {item.container: item.error for item in fellows if item.phase is not Phase.DONE}
                 return True
         if code in GONE:
             return True
