@@ -47,9 +47,8 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     labels = inspected["Config"].get("Labels") or {}
     here = others.pods.get(inspected.get("Pod") or "")
     pod, stays = pod_of(here) if here is not None else (None, ())
-    outward = (
-        here.infra if here is not None and here.infra else inspected
-    )  # a pod's network is its infra container's
+    # The network of a pod is that of its infra container.
+    outward = here.infra if here is not None and here.infra else inspected
     rules = StorageRules.of(settings, labels)
     facts = ContainerFacts(
         id=inspected["Id"],

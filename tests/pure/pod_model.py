@@ -308,13 +308,3 @@ def explore(limit: int) -> dict[State, tuple[State | None, str]]:
                 came[after] = (state, name)
                 pending.append(after)
     return came
-
-
-def story(came: dict[State, tuple[State | None, str]], state: State) -> str:
-    """Return the steps that lead to a state."""
-    names: list[str] = []
-    at: State | None = state
-    while at is not None:
-        at, name = came[at]
-        names.append(name)
-    return " / ".join(reversed(names[:-1]))

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from tests.pure import pod_model as model
-from tests.pure.pod_model import State
+from tests.pure.exploring import story, without_rest
 
 DEATHS = 3
 
 
 def test_never_half_a_pod() -> None:
     came = model.explore(DEATHS)
-    broken = {model.wrong(state): model.story(came, state) for state in came if model.wrong(state)}
+    broken = {model.wrong(state): story(came, state) for state in came if model.wrong(state)}
     assert broken == {}
     assert len(came) > 5_000
 
@@ -22,18 +22,8 @@ def test_never_half_a_pod() -> None:
 def restless(limit: int) -> list[str]:
     """Return the stories of states from which, without another death, no rest can be reached, even by a human."""
     came = model.explore(limit)
-    backward: dict[State, list[State]] = {}
-    for state in came:
-        for _, after in model.steps(state, 0):
-            backward.setdefault(after, []).append(state)
-    resting = {state for state in came if model.place(state)}
-    pending = list(resting)
-    while pending:
-        for before in backward.get(pending.pop(), ()):
-            if before not in resting:
-                resting.add(before)
-                pending.append(before)
-    return [model.story(came, state) for state in came if state not in resting]
+    onward = {state: [after for _, after in model.steps(state, 0)] for state in came}
+    return [story(came, state) for state in without_rest(onward, filter(model.place, came))]
 
 
 def test_from_everywhere_all_of_it_comes_to_rest_or_a_human_can_settle_it() -> None:

@@ -8,6 +8,7 @@ from migrator.protocol import steps
 from migrator.protocol.messages import Standing
 from migrator.protocol.steps import Reply, SourceStep, Step
 from tests.pure import protocol_model as model
+from tests.pure.exploring import story, without_rest
 from tests.pure.protocol_model import State
 
 DEATHS = 5
@@ -26,25 +27,14 @@ Explored = tuple[dict[State, tuple[State | None, str]], dict[State, tuple[State,
 
 def test_no_reachable_state_breaks_an_invariant(explored: Explored) -> None:
     came, _ = explored
-    broken = {model.wrong(state): model.story(came, state) for state in came if model.wrong(state)}
+    broken = {model.wrong(state): story(came, state) for state in came if model.wrong(state)}
     assert broken == {}
     assert len(came) > 10_000
 
 
 def test_from_everywhere_it_comes_to_rest_by_itself_or_calls_a_human(explored: Explored) -> None:
     came, onward = explored
-    backward: dict[State, list[State]] = {}
-    for state, following in onward.items():
-        for after in following:
-            backward.setdefault(after, []).append(state)
-    resting = {state for state in came if model.place(state)}
-    pending = list(resting)
-    while pending:
-        for before in backward.get(pending.pop(), ()):
-            if before not in resting:
-                resting.add(before)
-                pending.append(before)
-    assert [model.story(came, state) for state in came if state not in resting] == []
+    assert [story(came, state) for state in without_rest(onward, filter(model.place, came))] == []
 
 
 def test_every_place_is_reached(explored: Explored) -> None:
@@ -54,7 +44,7 @@ def test_every_place_is_reached(explored: Explored) -> None:
 
 def test_without_a_death_nobody_is_called() -> None:
     came, _ = model.explore(0)
-    called = {model.story(came, state) for state in came if state.human}
+    called = {story(came, state) for state in came if state.human}
     assert all("human asks" in words for words in called)  # only when somebody meddled
     assert any(state.t_full and state.s_settled for state in came)
 
