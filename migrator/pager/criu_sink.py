@@ -47,6 +47,9 @@ class CriuSink(Sink):
     def _work(self) -> Path:
         return self.directory / "lazy"
 
+    def brace(self) -> None:
+        """Nothing of it takes time from the freeze."""
+
     def begin(self, images: Path) -> None:
         """Start the daemon; it serves faults only until the restore is complete."""
         if self._daemon is not None:

@@ -43,8 +43,12 @@ class OwnSink(Sink):
         self._links_lock = threading.Lock()
         self._bulk_links = 0
 
+    def brace(self) -> None:
+        """Make no more room: it takes the processor's and the kernel's time."""
+        self._room.suffice()
+
     def begin(self, images: Path) -> None:
-        """Begin to answer faults; the restore itself has a few. From here on every moment counts: no more room."""
+        """Begin to answer faults; the restore itself has a few."""
         self._room.yield_to(0)
         prefer(self.link(FAULTS))
         self._image_files = images

@@ -68,11 +68,17 @@ class Room:
             _Maker(directory / STATE, theirs, wanted_bytes).run()
         theirs.close()
 
+    def suffice(self) -> None:
+        """Grow no more: what is held now has to do."""
+        self._keep(self._wanted)
+
     def yield_to(self, came_bytes: int) -> None:
         """So much has come: return what is needed for that and for what is about to; it grows no more."""
-        kept = max(0, self._wanted - came_bytes - AHEAD_BYTES)
+        self._keep(max(0, self._wanted - came_bytes - AHEAD_BYTES))
+
+    def _keep(self, kept_bytes: int) -> None:
         with self._lock, suppress(OSError):  # it was killed, or is closed: there is no room, then
-            self._channel.send(MESSAGE.pack(kept), socket.MSG_DONTWAIT)
+            self._channel.send(MESSAGE.pack(kept_bytes), socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         """Return all of it; a second time is harmless."""

@@ -82,7 +82,7 @@ class Task:
 
 
 class Sink(ABC):
-    """The sink of one migration; commands on `sink.sock`: `images`, `go`, `progress`, `give-up`, `end`.
+    """The sink of one migration; commands on `sink.sock`: `brace`, `images`, `go`, `progress`, `give-up`, `end`.
 
     When it is lost the tree is frozen and every userfaultfd stays open here, until one of two words: `give-up`
     poisons what is missing and kills the tree; `end` poisons, in case that the tree was not killed, and leaves.
@@ -110,6 +110,10 @@ class Sink(ABC):
         self._restored = False  # whether the restore has said that it sent all of its tasks
         self._finished = False
         self.guard = Guard(f"lifeboat-guard-{order.migration}")
+
+    @abstractmethod
+    def brace(self) -> None:
+        """The source is about to freeze the tree, and from there on every moment counts."""
 
     @abstractmethod
     def begin(self, images: Path) -> None:
@@ -218,6 +222,7 @@ class Sink(ABC):
 
     def _answer(self, message: Message) -> Message:
         commands = {
+            "brace": self._brace,
             "images": self._images,
             "go": self._go,
             "progress": self._progress,
@@ -304,6 +309,10 @@ class Sink(ABC):
             with self.changed:
                 self._restored = True
                 self.changed.notify_all()
+
+    def _brace(self, _: Message) -> Message:
+        self.brace()
+        return {"event": "braced"}
 
     def _images(self, message: Message) -> Message:
         self.begin(Path(message["images"]))

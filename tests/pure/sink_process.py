@@ -17,13 +17,13 @@ from tests.pure.cluster import connect, make_cluster
 class SinkProcess:
     """Beta's page sink, for a migration from alpha."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, room_bytes: int = 0) -> None:
         self.alpha, self.beta, self.gamma = make_cluster(place / "etc", "alpha", "beta", "gamma")
         self.directory = place / "m"
         self.directory.mkdir()
         order = SinkOrder(
             migration="0a0a", source="alpha", pki=str(self.beta.pki), ports=(20_000, 60_000), criu="criu",
-            pager=Pager.LIFEBOAT, reconnect_limit_s=5, secret="one",
+            pager=Pager.LIFEBOAT, reconnect_limit_s=5, secret="one", room_bytes=room_bytes,
         )  # fmt: skip
         (self.directory / ORDER).write_text(order.model_dump_json())
         self.process = spawn([sys.executable, "-P", "-m", "migrator.pager", str(self.directory)])

@@ -13,9 +13,19 @@ from pathlib import Path
 import pytest
 
 from migrator.host.hardware import broken_bytes_of
+from migrator.model import Method
 from migrator.pager import room
 from migrator.pager.room import AHEAD_BYTES, NAME, PIECE_BYTES, Room, RoomState
+from migrator.protocol.journal import Journal
+from migrator.protocol.messages import Proposal
 from migrator.runtime.hasten import resident_bytes
+from migrator.settings import MigratorSettings
+from migrator.target.checkpoints import Checkpoints
+from migrator.target.drain import Drain
+from migrator.target.hall import Hall
+from migrator.target.staging import Stagings
+from tests.pure.sink_process import SinkProcess
+from tests.pure.values import container
 
 MIB = 1 << 20
 WANTED = AHEAD_BYTES + 4 * PIECE_BYTES
@@ -86,6 +96,39 @@ def test_it_grows_no_more_once_it_is_wanted(tmp_path: Path) -> None:
     until(lambda: made(tmp_path) or not (tmp_path / "room").exists())
     assert RoomState.read(tmp_path).held_bytes <= 512 * MIB - 64 * MIB - AHEAD_BYTES
     made_of.close()
+
+
+def test_it_stops_where_it_is_when_it_has_to_do(tmp_path: Path) -> None:
+    made_of = Room(tmp_path, wanted := 4096 * MIB)
+    until(lambda: RoomState.read(tmp_path).held_bytes >= PIECE_BYTES)
+    made_of.suffice()
+    until(lambda: made(tmp_path))
+    held = RoomState.read(tmp_path).held_bytes
+    assert PIECE_BYTES <= held < wanted
+    made_of.yield_to(wanted - held)
+    until(lambda: RoomState.read(tmp_path).held_bytes < held)
+    made_of.close()
+
+
+def test_a_restore_does_not_wait_for_all_of_it_and_it_stops_growing(tmp_path: Path) -> None:
+    sink = SinkProcess(tmp_path, room_bytes=(wanted := 4096 * MIB))
+    hall = Hall(
+        "beta", MigratorSettings(room_wait_s=0.1), tmp_path, tmp_path, sink.beta.pki,
+        Journal(tmp_path / "journal.db"), Stagings(tmp_path), Checkpoints(tmp_path),
+    )  # fmt: skip
+    proposal = Proposal(
+        migration="0a0a", source="alpha", container=container("web"), method=Method.LAZY, copy_image=False, epoch=1
+    )
+    drain = Drain(hall, proposal, sink.directory)
+    try:
+        until(lambda: RoomState.read(sink.directory).held_bytes > 0)
+        drain.wait_for_room()
+        state = RoomState.read(sink.directory)
+        assert state.made
+        assert 0 < state.held_bytes < wanted
+    finally:
+        drain.end()
+        sink.close()
 
 
 def test_it_ends_with_the_sink(tmp_path: Path) -> None:
