@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -143,3 +145,58 @@ def test_a_mapping_is_one_line_in_maps_and_in_smaps() -> None:
         maps = Path("/proc/self/maps").read_text().splitlines()
         smaps = Path("/proc/self/smaps").read_text().splitlines()
     assert len([line for line in smaps if line in maps]) == len([line for line in maps if line in smaps])
+
+
+MIB = 1 << 20
+PAGE = mmap.PAGESIZE
+
+
+def library() -> ctypes.CDLL:
+    """The library itself, without CRIU."""
+    return ctypes.CDLL(str(next(Path(hasten.__file__).parent.glob("_hasten*.so"))))
+
+
+def address(of: mmap.mmap) -> int:
+    """Return where a mapping lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(of))
+
+
+def copy(to: mmap.mmap, at: int, source: mmap.mmap, begin: int, size: int) -> None:
+    """Copy by the library's memcpy."""
+    call = library().memcpy
+    call.restype, call.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    assert call(address(to) + at, address(source) + begin, size) == address(to) + at
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_copy_is_a_copy_whatever_is_left_out_of_it(seed: int) -> None:
+    dice = random.Random(seed)  # noqa: S311  not a secret
+    size = dice.randrange(MIB, 9 * MIB)
+    begin, at = dice.randrange(3 * PAGE), dice.choice((0, 16, dice.randrange(3 * PAGE)))
+    source_flags, flags = (dice.choice((mmap.MAP_PRIVATE, mmap.MAP_SHARED)) for _ in range(2))
+    source = mmap.mmap(-1, 9 * MIB + 4 * PAGE, flags=source_flags | mmap.MAP_ANONYMOUS)
+    to = mmap.mmap(-1, 9 * MIB + 4 * PAGE, flags=flags | mmap.MAP_ANONYMOUS)
+    source.madvise(mmap.MADV_NOHUGEPAGE)
+    for written in (source, to):
+        for _ in range(dice.randrange(12)):
+            start = dice.randrange(len(written))
+            length = min(dice.choice((1, PAGE, 70 * PAGE)), len(written) - start)
+            written[start : start + length] = dice.randbytes(length)
+    before, known = to[:], source[begin : begin + size] if dice.random() < 0.5 else None
+    copy(to, at, source, begin, size)
+    assert to[:] == before[:at] + (known or source[begin : begin + size]) + before[at + size :]
+
+
+def test_what_is_untouched_takes_no_memory_in_a_copy() -> None:
+    source = mmap.mmap(-1, 32 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    source.madvise(mmap.MADV_NOHUGEPAGE)
+    source[40:45] = b"table"
+    shared = os.memfd_create("args")
+    os.ftruncate(shared, 32 * MIB)
+    to = mmap.mmap(shared, 32 * MIB)
+    to[20 * MIB : 21 * MIB] = b"x" * MIB
+    copy(to, 16, source, 0, 32 * MIB - PAGE)
+    assert os.stat(shared).st_blocks * 512 < MIB // 4
+    assert to[:61] == bytes(56) + b"table"
+    assert to[20 * MIB : 21 * MIB] == bytes(MIB)
+    os.close(shared)
