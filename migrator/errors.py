@@ -15,6 +15,10 @@ work" from "we began and it broke".
 
 from __future__ import annotations
 
+import logging
+
+_log = logging.getLogger("lifeboat")
+
 
 class LifeboatError(Exception):
     """An error with a sentence for people and a code for programs.
@@ -72,3 +76,15 @@ class CallAHumanError(LifeboatError):
     """The state of a container is not certain, so lifeboat keeps its hands off."""
 
     exit_status = 6
+
+
+def failure(error: Exception) -> LifeboatError:
+    """Return what ended a piece of work as one of ours; what nobody foresaw is logged with its traceback."""
+    if isinstance(error, LifeboatError):
+        return error
+    _log.error("unexpected", exc_info=error)
+    return ExecutionError(
+        f"unexpected: {error!r}",
+        code="unexpected",
+        hint="the log of lifeboatd has more",
+    )

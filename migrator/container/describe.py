@@ -16,6 +16,7 @@ from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.pods import PodHere, carried, pod_of
 from migrator.container.processes import held_descriptors, neighbours
 from migrator.container.rules import StorageRules
+from migrator.container.sockets import connections_out
 from migrator.errors import LifeboatError, PrerequisiteError
 from migrator.model import ContainerFacts, NetworkAttachment, QuadletUnit, VolumeMount
 from migrator.network.namespace import interfaces
@@ -76,7 +77,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     surroundings = Surroundings(
         cgroup=cgroup,
         unit_stays=unit_stays,
-        held=held_descriptors(pids) if facts.running else (),
+        held=(*held_descriptors(pids), *connections_out(pids)) if facts.running else (),
         neighbours=neighbours(pid, fellows=(pod.infra, *pod.members) if pod else ()) if facts.running else (),
         pod_stays=stays,
         shared_objects=_shared_objects(pid) if pod is not None and "ipc" in pod.shares and facts.running else (),

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import LifeboatError, failure
 from migrator.model import MigrationOutcome, Phase
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Keep, ParkRequest, Staged
@@ -38,13 +38,10 @@ class Checkpoint(SourceMigration):
                     images = self._dump()
                 self._runs_again_at = time.time()
             self._bring(images, request)
-        except (LifeboatError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  it ends in the journal whatever it was
             self._shared.journal.decide(self.id, Decision.ABORT)
             self._withdraw()
-            why = (
-                error if isinstance(error, LifeboatError) else ExecutionError(str(error), code="checkpoint-failed")
-            )
-            return self.end(Phase.ABORTED, why)
+            return self.end(Phase.ABORTED, failure(error))
         finally:
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)

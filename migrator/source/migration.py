@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from migrator.container.ipc import check_shared_objects
 from migrator.container.settle import start_missed
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import ExecutionError, LifeboatError, failure
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
 from migrator.protocol import evidence
@@ -124,9 +124,9 @@ class SourceMigration:
                     self._wait_for_freeze()
                     self._freeze_and_restore()
                     self._commit()
-            except LifeboatError as error:
+            except Exception as error:  # noqa: BLE001  all is undone, and must end in the journal whatever it was
                 if self.company.decide(Decision.ABORT) is Decision.ABORT:  # a target that asks must hear it
-                    return self.end(Phase.ABORTED, error)
+                    return self.end(Phase.ABORTED, failure(error))
                 self._timeline.tell(f"the commit came first: {error}")
             return self._after_commit()
 
@@ -153,9 +153,9 @@ class SourceMigration:
             self.handover.tell()
             self._freeze_turn.close()
             self.handover.run()
-        except LifeboatError as error:
-            self.company.trouble(error)
-            return self.end(Phase.LOST, error, settled=False)
+        except Exception as error:  # noqa: BLE001  it goes on when it is looked after further
+            self.company.trouble(failed := failure(error))
+            return self.end(Phase.LOST, failed, settled=False)
         return self.end(Phase.DONE, None)
 
     def revert(self, error: LifeboatError) -> MigrationOutcome:

@@ -46,6 +46,8 @@ fallback = "{fallback}"
 RECONNECT_LIMIT_S = 6
 STATE_MIB = 24
 ROLLBACK = "rollback"  # a lazy migration that was lost after its commit, and a human who lets it run where it was
+IN_POD = "pod"  # a lazy migration of a pod, whose other member never stops talking to this one over 127.0.0.1
+KINDS = (ROLLBACK, IN_POD)
 STOP_LIMIT_S = 60.0
 REST_LIMIT_S = 120.0
 
@@ -78,12 +80,10 @@ class Verdict:
 class Cell:
     """A lab with a cluster, a container that writes rows, a watcher outside, and one migration."""
 
-    def __init__(
-        self, lab: Lab, directory: Path, *, method: str = "lazy", fallback: str = "stay", pod: bool = False
-    ) -> None:
-        """`pod`: the container is in one, and another member never stops talking to it over 127.0.0.1."""
+    def __init__(self, lab: Lab, directory: Path, *, method: str = "lazy", fallback: str = "stay") -> None:
+        """`method` may also be one of the `KINDS`."""
         self.lab = lab
-        self._pod = pod
+        self._pod = method == IN_POD
         self.source, self.target = lab.host("alpha"), lab.host("beta")
         self._directory = directory
         self._method, self._fallback = method, fallback
@@ -107,7 +107,7 @@ class Cell:
                     self.lab.renew(host.name)
             clean(self.lab)
             settings = SETTINGS.format(
-                method="lazy" if self._method == ROLLBACK else self._method,
+                method="lazy" if self._method in KINDS else self._method,
                 privileged="accept_privileged = true\n"
                 if self._method == "cold"
                 else "",  # else no target takes it

@@ -553,6 +553,23 @@ def netlink() -> Check:
     return lambda: link.getsockname() and None
 
 
+def host_stream() -> Check:
+    """A connection to the journal of the host, whose sockets are at /host."""
+    return connected(socket.SOCK_STREAM, "/host/stdout")
+
+
+def host_datagrams() -> Check:
+    """The same by datagrams, as syslog(3) has it."""
+    return connected(socket.SOCK_DGRAM, "/host/dev-log")
+
+
+def connected(kind: socket.SocketKind, path: str) -> Check:
+    """Hold a connection by a Unix socket."""
+    link = socket.socket(socket.AF_UNIX, kind)
+    link.connect(path)
+    return lambda: link.getpeername() and None
+
+
 def locked() -> Check:
     """Locked memory."""
     area = mmap.mmap(-1, 1 << 20)

@@ -199,6 +199,14 @@ REFUSED: dict[str, tuple[list[str], list[str], str, str]] = {
         ["--network=none", "--security-opt=seccomp=unconfined"],
         *(["secret_memory"], "not-dumpable", "uses secret memory"),
     ),
+    "stream": (
+        ["--network=none", "-v", "/run/systemd/journal:/host"],
+        *(["host_stream"], "not-dumpable", "is connected by a Unix socket to systemd"),
+    ),
+    "datagrams": (
+        ["--network=none", "-v", "/run/systemd/journal:/host"],
+        *(["host_datagrams"], "not-dumpable", "is connected by a Unix socket to systemd"),
+    ),
 }
 
 

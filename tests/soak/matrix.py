@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.lab.crash import FAULTS, ROLLBACK, Cell, Fault, Verdict
+from tests.lab.crash import FAULTS, IN_POD, ROLLBACK, Cell, Fault, Verdict
 from tests.lab.lab import Lab
 from tests.lab.settings import CHECKOUT
 from tests.lab.stops import ROLLBACK_STOPS, STOPS, Stop
 
 RESULTS = CHECKOUT / "docs/failures.jsonl"
 DOCUMENT = CHECKOUT / "docs/failures.md"
-METHODS = ("lazy", "full", "cold", ROLLBACK)
+METHODS = ("lazy", "full", "cold", ROLLBACK, IN_POD)
 HEAD = """\
 <!-- Made by ./run soak matrix; do not edit. -->
 # What happens when something fails
@@ -45,6 +45,9 @@ Hosts are killed with all their processes at once, and booted again after ten se
 By the `cold` method its memory is new wherever it ends, and its rows are what counts. `rollback` is not a method: a
 lazy migration was cut off after its commit until a human was called, and the fault is made while that human lets
 the container run again where it was (`lifeboat recover --resume-here`, said again until it is done).
+
+`pod` is no method either: a lazy migration of the container's pod, in which another container never stops talking
+to it over loopback. Both must be in the same place afterwards, and of the same time.
 
 **source**: it runs on there as if nothing had happened; in brackets how many seconds after the fault it answered
 again. **target**: it runs there; in brackets the longest time without an answer. **anew**: its memory was lost with
