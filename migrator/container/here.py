@@ -42,7 +42,7 @@ class Look:
             ports=frozenset(hardware.listening_ports()) if container.published_ports else frozenset(),
             addresses=self._addresses if container.networks else frozenset(),
             networks=self._networks if container.networks else (),
-            volumes={name: found for name in names if (found := self._volume(name, container.id))},
+            volumes={name: found for name in names if (found := self._volume(name, container))},
             paths={mount.path: _path(Path(mount.path), compared=bool(mount.digest)) for mount in binds},
             mounted=mounts.parse(mounts.MOUNTINFO.read_text()) if binds else (),
             remains=remains(self._hall.state, container),
@@ -73,12 +73,13 @@ class Look:
     def _waiting(self) -> Mapping[str, str]:
         return staged_volumes(self._hall.state)
 
-    def _volume(self, name: str, container: str) -> VolumeHere | None:
+    def _volume(self, name: str, container: ContainerFacts) -> VolumeHere | None:
         if name not in self._volumes:
             return None
         described = podman.inspect_volume(name)
-        in_use = bool(self._hall.known.volume_users(name))
-        taken = self._waiting.get(name, container) != container or _has_files(Path(described["Mountpoint"]))
+        fellows = container.pod.members if container.pod is not None else ()  # one may have come a moment before it
+        in_use = bool(set(self._hall.known.volume_users(name)) - set(fellows))
+        taken = self._waiting.get(name, container.id) != container.id or _has_files(Path(described["Mountpoint"]))
         return VolumeHere(described["Options"] or {}, taken, in_use)
 
     @cached_property

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from migrator.admission import admit
 from migrator.admission.rules import Joined, Places, Terms
+from migrator.container.here import Look
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.pods import PodHere, carried, pod_of, with_fellows
 from migrator.errors import PrerequisiteError
@@ -390,6 +391,27 @@ def test_a_pod_counts_as_one_of_those_that_come_at_once(tmp_path: Path) -> None:
         with pytest.raises(PrerequisiteError) as refused:
             desk.reserve(proposal(migration, company, pod()))
         assert refused.value.code == code
+
+
+@pytest.mark.parametrize(("others", "in_use"), [((), False), (("stranger",), True)])
+def test_a_fellow_that_came_first_does_not_take_its_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], in_use: bool
+) -> None:
+    mount = VolumeMount(kind="volume", name="both", source="/v/both", destination="/data", writable=True)
+    first, second = (member(number, pod=pod()).model_copy(update={"volumes": (mount,)}) for number in (0, 1))
+    described = {"Mountpoint": str(tmp_path), "Options": {}}
+    listed = [{"Id": identifier, "State": "running"} for identifier in others]
+    monkeypatch.setattr("migrator.runtime.podman.image_ids", lambda: ())
+    monkeypatch.setattr("migrator.runtime.podman.networks", lambda: ())
+    monkeypatch.setattr("migrator.runtime.podman.volume_names", lambda: ("both",))
+    monkeypatch.setattr("migrator.runtime.podman.inspect_volume", lambda _: described)
+    monkeypatch.setattr("migrator.runtime.podman.listed", lambda *_, **__: listed)
+    monkeypatch.setattr("migrator.container.here.taken_addresses", lambda: ())
+    hall = hall_in(tmp_path, MigratorSettings())
+    coming = proposal("m2", ("m1", "m2"), pod()).model_copy(update={"container": second})
+    hall.journal.begin("m2", Side.TARGET, second.name, coming.model_dump_json())
+    assert hall.known.volume_users("both") == (second.id, *others)
+    assert Look(hall).here(first).volumes["both"].in_use == in_use
 
 
 def test_nobody_decides_about_migrations_of_others(tmp_path: Path) -> None:
