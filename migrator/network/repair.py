@@ -22,12 +22,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def end_repair(pids: tuple[int, ...]) -> int:
-    """Take every TCP socket of these processes out of repair mode; return how many were in it."""
-    repaired = 0
+    """Take every TCP socket of these processes out of repair mode; return how many were in it.
+
+    Raises the last `OSError`, after all of them had their turn.
+    """
+    repaired, failed = 0, None
     for pid in pids:
-        for borrowed in _sockets(pid):
-            with borrowed:
-                repaired += _end_repair(borrowed)
+        try:
+            for borrowed in _sockets(pid):
+                with borrowed:
+                    repaired += _end_repair(borrowed)
+        except OSError as error:
+            failed = error
+    if failed is not None:
+        raise failed
     return repaired
 
 
