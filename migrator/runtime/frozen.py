@@ -14,7 +14,7 @@ from migrator.runtime.runc import first_pid
 from migrator.runtime.scope import end_scope, scope_active
 
 LET_GO_S = 1.0
-"""How long CRIU may take to let go of a tree; when it is killed instead, the frozen cgroup still holds it."""
+"""How long CRIU may take to let go of a tree; when it is killed instead, the frozen cgroup must hold it."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +42,16 @@ class FrozenTree:
         self.cgroup.thaw()
 
 
-def let_go(scope: str) -> None:
-    """Wait until what held the tree in a scope has ended; kill it when it does not."""
+def let_go(scope: str, tree: FrozenTree | None) -> None:
+    """Wait until what held the tree in a scope has ended; kill it when it does not.
+
+    CRIU thaws the cgroup while it dumps, and then only its ptrace holds the tree, with sockets in repair mode.
+    """
     deadline = time.monotonic() + LET_GO_S
     while scope_active(scope):
         if time.monotonic() > deadline:
+            if tree is not None:
+                _undo("the thaw", tree.cgroup.ask_to_freeze)
             end_scope(scope)
             return
         time.sleep(0.02)

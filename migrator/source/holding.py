@@ -240,7 +240,7 @@ class ParkedCheckpoint(Holding):
                 self._shim.ask({"do": word}, timeout_s=CONTROL_WAIT_S)
                 done = True
         if not done:
-            let_go(self._scope)
+            let_go(self._scope, FrozenTree.find(shim_order.real_runc(), self._container.id))
             if tree := FrozenTree.find(shim_order.real_runc(), self._container.id):
                 tree.give_back()
         if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
