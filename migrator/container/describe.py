@@ -77,7 +77,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     surroundings = Surroundings(
         cgroup=cgroup,
         unit_stays=unit_stays,
-        held=(*held_descriptors(pids), *connections_out(pids)) if facts.running else (),
+        held=(*held_descriptors(pids), *connections_out(lambda: _pids(pid))) if facts.running else (),
         neighbours=neighbours(pid, fellows=(pod.infra, *pod.members) if pod else ()) if facts.running else (),
         pod_stays=stays,
         shared_objects=_shared_objects(pid) if pod is not None and "ipc" in pod.shares and facts.running else (),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,27 +21,44 @@ if TYPE_CHECKING:
 else:
     pyroute2 = Later("pyroute2")
 
+LASTING_S = 0.2
+"""Between two looks: a poll of a daemon's socket takes milliseconds."""
+
+_log = logging.getLogger(__name__)
+
 SOCKET = re.compile(r"socket:\[(\d+)\]")  # proc_pid_fd(5)
 
 
-def connections_out(pids: Iterable[int], proc: Path = PROC) -> tuple[Held, ...]:
-    """Return the connections of these processes, all of one container, to others; one for each pair of programs.
+def connections_out(pids: Callable[[], Sequence[int]], proc: Path = PROC) -> tuple[Held, ...]:
+    """Return the lasting connections of a container's processes to others; one for each pair of programs.
 
     CRIU refuses each of them ("Can't dump half of stream unix connection", "External socket is used",
-    criu/sk-unix.c). An end that nobody holds is none: it is closed, or waits to be accepted in the container.
+    criu/sk-unix.c). An end that nobody holds is none: it is closed, or waits to be accepted in the container. One
+    that is gone at the second look would hardly be there in the freeze. `pids` is asked for the container's
+    processes again after whoever holds the other ends was found, for they may have forked since.
     """
-    own = {inode: pid for pid in pids for inode in _sockets(proc / str(pid))}
+    found = _look(pids, proc)
+    if found:
+        time.sleep(LASTING_S)
+        again = _look(pids, proc)
+        found = {ends: held for ends, held in found.items() if ends in again}
+    return tuple({(held.program, held.what): held for held in found.values()}.values())
+
+
+def _look(pids: Callable[[], Sequence[int]], proc: Path) -> dict[tuple[int, int], Held]:
+    """Return both ends of each connection to others, as they are now."""
+    own = {inode: pid for pid in pids() for inode in _sockets(proc / str(pid))}
     peers = {inode: peer for inode, peer in _peers(own.values(), proc) if inode in own and peer not in own}
-    if not peers:
-        return ()
-    holders = _holders(frozenset(peers.values()), proc)
-    found: dict[tuple[str, str], Held] = {}
+    holders = _holders(frozenset(peers.values()), proc) if peers else {}
+    within = set(pids()) if holders else set()
+    found = {}
     for inode, peer in sorted(peers.items()):
-        if (other := holders.get(peer)) is not None:
-            here, there = program_name(own[inode], proc), program_name(other, proc)
-            what = f"is connected by a Unix socket to {there} (process {other}), outside of it"
-            found.setdefault((here, there), Held(own[inode], here, what))
-    return tuple(found.values())
+        others = holders.get(peer, set())
+        if others and not others & within:
+            other = min(others)
+            what = f"is connected by a Unix socket to {program_name(other, proc)} (process {other}), outside of it"
+            found[inode, peer] = Held(own[inode], program_name(own[inode], proc), what)
+    return found
 
 
 def _sockets(process: Path) -> set[int]:
@@ -61,22 +80,25 @@ def _peers(pids: Iterable[int], proc: Path) -> Iterator[tuple[int, int]]:
         try:
             if (link := os.readlink(namespace)) in seen:
                 continue
-            seen.add(link)
             with inside(namespace):
                 diagnosis = pyroute2.DiagSocket()
-        except OSError:
+            with diagnosis:
+                diagnosis.bind()
+                told = diagnosis.get_sock_stats(family=socket.AF_UNIX)
+        except (OSError, KeyError) as error:  # KeyError: pyroute2 has no address left; the dump still looks itself
+            _log.warning("the Unix sockets of process %d cannot be listed: %r", pid, error)
             continue
-        with diagnosis:
-            diagnosis.bind()
-            for item in diagnosis.get_sock_stats(family=socket.AF_UNIX):
-                if peer := item.get_attr("UNIX_DIAG_PEER"):
-                    yield int(item["udiag_ino"]), int(peer)
+        seen.add(link)
+        for item in told:
+            if peer := item.get_attr("UNIX_DIAG_PEER"):
+                yield int(item["udiag_ino"]), int(peer)
 
 
-def _holders(wanted: frozenset[int], proc: Path) -> dict[int, int]:
-    """Return inode -> one process that holds it."""
-    found = {}
+def _holders(wanted: frozenset[int], proc: Path) -> dict[int, set[int]]:
+    """Return inode -> the processes that hold it."""
+    found: dict[int, set[int]] = {}
     for entry in proc.iterdir():
         if entry.name.isdigit():
-            found.update(dict.fromkeys(_sockets(entry) & wanted, int(entry.name)))
+            for inode in _sockets(entry) & wanted:
+                found.setdefault(inode, set()).add(int(entry.name))
     return found

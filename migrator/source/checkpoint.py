@@ -41,7 +41,7 @@ class Checkpoint(SourceMigration):
         except Exception as error:  # noqa: BLE001  it ends in the journal whatever it was
             self._shared.journal.decide(self.id, Decision.ABORT)
             self._withdraw()
-            return self.end(Phase.ABORTED, failure(error))
+            return self.end(Phase.ABORTED, failure(error), settled=self._is_back)
         finally:
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
@@ -55,6 +55,7 @@ class Checkpoint(SourceMigration):
         wish = Keep(checkpoint=self.id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
         self._target.call("POST", "/v1/checkpoints", wish, Staged, timeout_s=REQUEST_WAIT_S)
         self._copy_ahead()
+        self._is_back = False
         self._undo.callback(self._give_back)
         request = self.holding.park(self._target, Accepted(migration=self.id, needs_image=False, pager_port=0))
         self._timeline.tell("parked")

@@ -112,6 +112,7 @@ class SourceMigration:
             company=self.company,
         )
         self._frozen_at = 0.0
+        self._is_back = True  # whether nothing is left to be given back
         self._runs_again_at: float | None = None  # here, after a checkpoint
 
     def run(self) -> MigrationOutcome:
@@ -124,9 +125,10 @@ class SourceMigration:
                     self._wait_for_freeze()
                     self._freeze_and_restore()
                     self._commit()
-            except Exception as error:  # noqa: BLE001  all is undone, and must end in the journal whatever it was
+            except Exception as unforeseen:  # noqa: BLE001  it must end in the journal whatever it was
+                error = failure(unforeseen)
                 if self.company.decide(Decision.ABORT) is Decision.ABORT:  # a target that asks must hear it
-                    return self.end(Phase.ABORTED, failure(error))
+                    return self.end(Phase.ABORTED, error, settled=self._is_back)
                 self._timeline.tell(f"the commit came first: {error}")
             return self._after_commit()
 
@@ -244,6 +246,7 @@ class SourceMigration:
 
     def _park(self, accepted: Accepted) -> None:
         """Stop on both sides one step before the deed."""
+        self._is_back = False
         self._undo.callback(self._give_back)
         request = self.holding.park(self._target, accepted)
         path = f"/v1/migrations/{self.id}/park"
@@ -354,6 +357,7 @@ class SourceMigration:
             tombstone.lift_infra(self._shared.state, self._container.pod.infra)
         if banned and not podman.is_running(self._container.id):
             self._make_up_for_ban()
+        self._is_back = True
 
     def _make_up_for_ban(self) -> None:
         """It ended while nothing might start it, by itself or with this host; do what would have been done then."""

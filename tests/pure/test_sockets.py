@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from migrator.container import sockets
 from migrator.container.sockets import connections_out
 
 WITHIN = """
@@ -50,7 +51,7 @@ def running(program: str, *words: str) -> Iterator[int]:
 
 def test_what_is_connected_within_is_no_matter(tmp_path: Path) -> None:
     with running(WITHIN, str(tmp_path / "s")) as pid:
-        assert connections_out([pid]) == ()
+        assert connections_out(lambda: [pid]) == ()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
@@ -63,15 +64,35 @@ def test_a_connection_to_another_is_found(tmp_path: Path, kind: socket.SocketKin
         with running(CALLING, str(tmp_path / "s"), str(int(kind))) as pid:
             if kind != socket.SOCK_DGRAM:
                 accepted, _ = listener.accept()
-            (found,) = connections_out([pid])
+            (found,) = connections_out(lambda: [pid])
             assert found.pid == pid
             assert f"(process {os.getpid()})" in found.what
-            assert connections_out([pid, os.getpid()]) == (), "both ends are of it"
+            told = iter([[pid], [pid, os.getpid()]])
+            assert connections_out(lambda: next(told)) == (), "the other end is of it, as is known a moment later"
         if accepted is not None:
             accepted.close()
+
+
+def test_a_moment_is_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with running(CALLING, str(tmp_path / "s"), str(int(socket.SOCK_STREAM))) as pid:
+            accepted, _ = listener.accept()
+            monkeypatch.setattr("migrator.container.sockets.time.sleep", lambda _: accepted.close())
+            assert connections_out(lambda: [pid]) == ()
+
+
+def test_sockets_that_cannot_be_listed_keep_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise KeyError("no free address available")
+
+    with running(WITHIN, str(tmp_path / "s")) as pid:
+        monkeypatch.setattr(sockets, "inside", refuse)
+        assert connections_out(lambda: [pid]) == ()
 
 
 def test_a_process_that_ended_has_none() -> None:
     with running(CALLING.replace("caller.connect", "str"), "", "1") as pid:
         pass
-    assert connections_out([pid]) == ()
+    assert connections_out(lambda: [pid]) == ()

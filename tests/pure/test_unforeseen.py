@@ -80,3 +80,32 @@ def test_what_nobody_foresaw_ends_in_the_journal(
     assert migration.undone == (phase is Phase.ABORTED)
     assert bool(journal.entries(unfinished=True)) == (phase is Phase.LOST)
     assert "KeyError" in caplog.text, "a traceback is what it is found by"
+
+
+class Stuck(Failing):
+    """One that cannot be given back."""
+
+    def _prepare(self) -> None:
+        self._is_back = False
+        self._undo.callback(self._give_back)
+        self._fail("prepare")
+
+    def _give_back(self) -> None:
+        raise OSError("too many open files")
+
+
+def test_what_was_not_given_back_is_not_settled(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    migration = Stuck(
+        Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal),
+        migration="0a0a",
+        container=container("web"),
+        target=cast(PeerClient, Beta()),
+        method=Method.COLD,
+        observe=lambda _: None,
+    )
+    migration.where = "prepare"
+    assert migration.run().phase is Phase.ABORTED
+    assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"], (
+        "the next start gives it back"
+    )
