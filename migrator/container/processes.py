@@ -76,15 +76,15 @@ def neighbours(first: int, proc: Path = PROC, *, fellows: Collection[str] = ()) 
     Whose a process is, its cgroup tells, read after its namespace: a list of the container's processes would be
     too old for one that it forked since. Ours are no neighbours, as they only look (`nsenter`).
     """
-    links = {name: link for name in NAMESPACES if (link := _link(proc / str(first) / "ns" / name))}
-    foreign = {name: link for name, link in links.items() if link != _link(proc / "1/ns" / name)}
+    links = {name: link for name in NAMESPACES if (link := link_of(proc / str(first) / "ns" / name))}
+    foreign = {name: link for name, link in links.items() if link != link_of(proc / "1/ns" / name)}
     container, ours = container_part(_cgroup(proc / str(first))), _cgroup(proc / "self")
     found: dict[str, Neighbour] = {}
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
         for name, link in foreign.items():
-            if name not in found and _link(entry / "ns" / name) == link:
+            if name not in found and link_of(entry / "ns" / name) == link:
                 cgroup = _cgroup(entry)
                 if cgroup in ("", ours) or f"{cgroup}/".startswith(f"{container.rstrip('/')}/"):
                     continue
@@ -118,7 +118,7 @@ def _held(pid: int, proc: Path) -> Iterator[str]:
     except OSError:
         return  # it ended meanwhile
     for descriptor in descriptors:
-        target = _link(descriptor)
+        target = link_of(descriptor)
         if what := NOT_DUMPED.get(target):
             yield f"holds {what}"
         elif target.startswith("/dev/") and not _dumped(target) and _is_device(descriptor):
@@ -151,7 +151,8 @@ def _is_device(descriptor: Path) -> bool:
     return mode & 0o170000 in (0o020000, 0o060000)
 
 
-def _link(path: Path) -> str:
+def link_of(path: Path) -> str:
+    """Return where a symbolic link points to, empty when it is gone."""
     try:
         return os.readlink(path)
     except OSError:

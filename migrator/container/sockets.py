@@ -7,12 +7,12 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from migrator.container.processes import PROC, Held, program_name
+from migrator.container.processes import PROC, Held, link_of, program_name
 from migrator.later import Later
 from migrator.network.namespace import inside
 
@@ -48,7 +48,7 @@ def connections_out(pids: Callable[[], Sequence[int]], proc: Path = PROC) -> tup
 def _look(pids: Callable[[], Sequence[int]], proc: Path) -> dict[tuple[int, int], Held]:
     """Return both ends of each connection to others, as they are now."""
     own = {inode: pid for pid in pids() for inode in _sockets(proc / str(pid))}
-    peers = {inode: peer for inode, peer in _peers(own.values(), proc) if inode in own and peer not in own}
+    peers = {inode: peer for inode, peer in _peers(own, proc) if inode in own and peer not in own}
     holders = _holders(frozenset(peers.values()), proc) if peers else {}
     within = set(pids()) if holders else set()
     found = {}
@@ -66,19 +66,23 @@ def _sockets(process: Path) -> set[int]:
     found = set()
     with suppress(OSError):  # it ended meanwhile
         for number in os.listdir(process / "fd"):
-            with suppress(OSError):
-                if match := SOCKET.fullmatch(os.readlink(process / "fd" / number)):
-                    found.add(int(match[1]))
+            if match := SOCKET.fullmatch(link_of(process / "fd" / number)):
+                found.add(int(match[1]))
     return found
 
 
-def _peers(pids: Iterable[int], proc: Path) -> Iterator[tuple[int, int]]:
-    """Yield the two ends of each connection of the network namespaces these processes live in; sock_diag(7)."""
-    seen = set()
-    for pid in set(pids):
+def _peers(own: Mapping[int, int], proc: Path) -> Iterator[tuple[int, int]]:
+    """Yield the two ends of each connection of the network namespaces these processes live in; sock_diag(7).
+
+    `own` are the inodes of their sockets and who holds them; a namespace with none of these is not asked.
+    """
+    seen = {""}
+    for pid in set(own.values()):
         namespace = proc / str(pid) / "ns/net"
+        if (link := link_of(namespace)) in seen:
+            continue
         try:
-            if (link := os.readlink(namespace)) in seen:
+            if own.keys().isdisjoint(_listed(proc / str(pid))):
                 continue
             with inside(namespace):
                 diagnosis = pyroute2.DiagSocket()
@@ -92,6 +96,12 @@ def _peers(pids: Iterable[int], proc: Path) -> Iterator[tuple[int, int]]:
         for item in told:
             if peer := item.get_attr("UNIX_DIAG_PEER"):
                 yield int(item["udiag_ino"]), int(peer)
+
+
+def _listed(process: Path) -> Iterator[int]:
+    """Yield the inodes of the Unix sockets of a process's network namespace; raises `OSError`; proc_pid_net(5)."""
+    for line in (process / "net/unix").read_text(errors="replace").splitlines()[1:]:
+        yield int(line.split(maxsplit=7)[6])
 
 
 def _holders(wanted: frozenset[int], proc: Path) -> dict[int, set[int]]:

@@ -113,7 +113,7 @@ class Sink(ABC):
 
     @abstractmethod
     def brace(self) -> None:
-        """The source is about to freeze the tree, and from there on every moment counts."""
+        """Both sides are parked: from the freeze on, which may come now, every moment counts."""
 
     @abstractmethod
     def begin(self, images: Path) -> None:

@@ -35,6 +35,13 @@ class FrozenTree:
         except (LifeboatError, ValueError, KeyError):
             return None
 
+    def hold(self) -> None:
+        """Let its cgroup hold it from now on, whoever else is about to be killed.
+
+        CRIU thaws the cgroup while it dumps, and then only its ptrace holds the tree, with sockets in repair mode.
+        """
+        _undo("the thaw", self.cgroup.ask_to_freeze)
+
     def give_back(self) -> None:
         """Let it run on as if nothing had happened, once nobody holds it any more."""
         _undo("sockets in repair", lambda: repair.end_repair(self.cgroup.pids()))
@@ -42,16 +49,13 @@ class FrozenTree:
         self.cgroup.thaw()
 
 
-def let_go(scope: str, tree: FrozenTree | None) -> None:
-    """Wait until what held the tree in a scope has ended; kill it when it does not.
-
-    CRIU thaws the cgroup while it dumps, and then only its ptrace holds the tree, with sockets in repair mode.
-    """
+def let_go(scope: str, find: Callable[[], FrozenTree | None]) -> None:
+    """Wait until what held the tree in a scope has ended; else `find` the tree, hold it, and kill that."""
     deadline = time.monotonic() + LET_GO_S
     while scope_active(scope):
         if time.monotonic() > deadline:
-            if tree is not None:
-                _undo("the thaw", tree.cgroup.ask_to_freeze)
+            if tree := find():
+                tree.hold()
             end_scope(scope)
             return
         time.sleep(0.02)

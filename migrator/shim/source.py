@@ -213,11 +213,11 @@ class SourceShim:
             return
         if self._pages is not None:
             self._pages.fail()  # CRIU lets go of the tree on a page server error, and kills it on a clean end
+        tree = FrozenTree(self._cgroup, self._namespace)
         if self._dump.wait(ABORT_WAIT_S) is None:
-            with suppress(OSError):
-                self._cgroup.ask_to_freeze()  # or it would run before its sockets are given back
+            tree.hold()
             self._dump.kill()
-        FrozenTree(self._cgroup, self._namespace).give_back()
+        tree.give_back()
         _log.info("thawed after %.3f s", time.monotonic() - self._frozen_at)
         self._hear()
 

@@ -55,8 +55,7 @@ class Checkpoint(SourceMigration):
         wish = Keep(checkpoint=self.id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
         self._target.call("POST", "/v1/checkpoints", wish, Staged, timeout_s=REQUEST_WAIT_S)
         self._copy_ahead()
-        self._is_back = False
-        self._undo.callback(self._give_back)
+        self._owe_back()
         request = self.holding.park(self._target, Accepted(migration=self.id, needs_image=False, pager_port=0))
         self._timeline.tell("parked")
         return request

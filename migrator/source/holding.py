@@ -240,8 +240,8 @@ class ParkedCheckpoint(Holding):
                 self._shim.ask({"do": word}, timeout_s=CONTROL_WAIT_S)
                 done = True
         if not done:
-            let_go(self._scope, FrozenTree.find(shim_order.real_runc(), self._container.id))
-            if tree := FrozenTree.find(shim_order.real_runc(), self._container.id):
+            let_go(self._scope, self._tree)
+            if tree := self._tree():
                 tree.give_back()
         if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
             self._podman.kill()
@@ -277,7 +277,7 @@ class ParkedCheckpoint(Holding):
         if self._shim is not None:
             with suppress(LifeboatError):
                 self._shim.ask({"do": "release"}, timeout_s=PODMAN_END_WAIT_S)
-        if tree := FrozenTree.find(shim_order.real_runc(), self._container.id):
+        if tree := self._tree():
             tree.cgroup.end(PODMAN_END_WAIT_S)
         if self._podman is not None:
             self._podman.wait(PODMAN_END_WAIT_S)
@@ -288,8 +288,11 @@ class ParkedCheckpoint(Holding):
     @property
     def memory_is_here(self) -> bool:
         """See `Holding.memory_is_here`."""
-        tree = FrozenTree.find(shim_order.real_runc(), self._container.id)
+        tree = self._tree()
         return tree is not None and tree.cgroup.frozen
+
+    def _tree(self) -> FrozenTree | None:
+        return FrozenTree.find(shim_order.real_runc(), self._container.id)
 
     def close(self) -> None:
         """See `Holding.close`."""

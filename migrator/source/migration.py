@@ -125,8 +125,8 @@ class SourceMigration:
                     self._wait_for_freeze()
                     self._freeze_and_restore()
                     self._commit()
-            except Exception as unforeseen:  # noqa: BLE001  it must end in the journal whatever it was
-                error = failure(unforeseen)
+            except Exception as raised:  # noqa: BLE001  it must end in the journal whatever it was
+                error = failure(raised)
                 if self.company.decide(Decision.ABORT) is Decision.ABORT:  # a target that asks must hear it
                     return self.end(Phase.ABORTED, error, settled=self._is_back)
                 self._timeline.tell(f"the commit came first: {error}")
@@ -246,8 +246,7 @@ class SourceMigration:
 
     def _park(self, accepted: Accepted) -> None:
         """Stop on both sides one step before the deed."""
-        self._is_back = False
-        self._undo.callback(self._give_back)
+        self._owe_back()
         request = self.holding.park(self._target, accepted)
         path = f"/v1/migrations/{self.id}/park"
         self._target.call("POST", path, request, Report, timeout_s=self._shared.settings.park_limit_s)
@@ -342,6 +341,11 @@ class SourceMigration:
             if self.company.decide(Decision.ABORT) is Decision.COMMIT:
                 return
             self._target.call("DELETE", f"/v1/migrations/{self.id}", None, Report, timeout_s=CONTROL_WAIT_S)
+
+    def _owe_back(self) -> None:
+        """From here on it has to be given back before this is settled."""
+        self._is_back = False
+        self._undo.callback(self._give_back)
 
     def _give_back(self) -> None:
         """Undo: the container runs on; pushed last, so it is done first. The row comes before the deed."""

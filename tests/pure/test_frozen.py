@@ -19,6 +19,6 @@ def test_who_is_killed_leaves_a_frozen_tree(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(frozen, "LET_GO_S", 0.05)
     monkeypatch.setattr(frozen, "scope_active", lambda _: not ends)
     monkeypatch.setattr(frozen, "end_scope", lambda _: at_kill.append(state.read_text()))
-    let_go("scope", FrozenTree(Cgroup(tmp_path), tmp_path))
+    let_go("scope", lambda: FrozenTree(Cgroup(tmp_path), tmp_path))
     assert at_kill == ([] if ends else ["1"])
     assert state.read_text() == ("0" if ends else "1")

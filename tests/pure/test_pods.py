@@ -27,17 +27,15 @@ from migrator.model import (
     VolumeMount,
 )
 from migrator.network.gate import shut_rules
-from migrator.protocol.journal import Journal, Side
+from migrator.protocol.journal import Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.runtime import pods, tombstone
 from migrator.runtime.pods import create_pod, mount_source
 from migrator.runtime.specification import cgroup_of, share_memory
 from migrator.settings import MigratorSettings
-from migrator.target.checkpoints import Checkpoints
 from migrator.target.desk import Desk
-from migrator.target.hall import Hall
 from migrator.target.reception import Reception
-from migrator.target.staging import Stagings
+from tests.pure.halls import hall_in
 from tests.pure.values import container, pod
 
 DATA = Path(__file__).parents[1] / "data/podman-5.4.2"
@@ -364,20 +362,6 @@ def test_a_member_gets_the_memory_of_its_pod(tmp_path: Path) -> None:
     share_memory(file, "/lent")
     assert mount_source(json.loads(file.read_text()), "/dev/shm") == "/lent"
     assert mount_source(json.loads(file.read_text()), "/y") == ""
-
-
-def hall_in(directory: Path, settings: MigratorSettings) -> Hall:
-    """Return what a target's receptions share."""
-    return Hall(
-        host="beta",
-        settings=settings,
-        state=directory,
-        runtime=directory,
-        pki=directory,
-        journal=Journal(directory / "journal.db"),
-        stagings=Stagings(directory),
-        checkpoints=Checkpoints(directory),
-    )
 
 
 def test_a_pod_counts_as_one_of_those_that_come_at_once(tmp_path: Path) -> None:

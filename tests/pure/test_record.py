@@ -13,10 +13,8 @@ from migrator.protocol import evidence
 from migrator.protocol.journal import Journal
 from migrator.protocol.messages import Proposal, Report, Standing
 from migrator.settings import MigratorSettings
-from migrator.target.checkpoints import Checkpoints
-from migrator.target.hall import Hall
 from migrator.target.record import Record
-from migrator.target.staging import Stagings
+from tests.pure.halls import hall_in
 from tests.pure.values import container
 
 
@@ -34,9 +32,7 @@ class FullJournal(Journal):
 
 def test_an_end_that_a_full_disk_did_not_take_is_written_later(tmp_path: Path) -> None:
     journal = FullJournal(tmp_path / "journal.db")
-    hall = Hall(
-        "beta", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal, Stagings(tmp_path), Checkpoints(tmp_path)
-    )
+    hall = hall_in(tmp_path, MigratorSettings(), journal)
     facts = container("web")
     record = Record(
         hall,

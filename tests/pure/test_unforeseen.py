@@ -56,6 +56,20 @@ class Failing(SourceMigration):
             raise KeyError(where)
 
 
+def begun(kind: type[Failing], place: Path, journal: Journal, where: str) -> Failing:
+    """Return a migration that is about to fail there."""
+    migration = kind(
+        Departure("alpha", MigratorSettings(), place, place, place, journal),
+        migration="0a0a",
+        container=container("web"),
+        target=cast(PeerClient, Beta()),
+        method=Method.COLD,
+        observe=lambda _: None,
+    )
+    migration.where = where
+    return migration
+
+
 @pytest.mark.parametrize(
     ("where", "phase"),
     [("prepare", Phase.ABORTED), ("wait", Phase.ABORTED), ("freeze", Phase.ABORTED), ("drain", Phase.LOST)],
@@ -64,16 +78,7 @@ def test_what_nobody_foresaw_ends_in_the_journal(
     tmp_path: Path, where: str, phase: Phase, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(tmp_path / "journal.db")
-    shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
-    migration = Failing(
-        shared,
-        migration="0a0a",
-        container=container("web"),
-        target=cast(PeerClient, Beta()),
-        method=Method.COLD,
-        observe=lambda _: None,
-    )
-    migration.where = where
+    migration = begun(Failing, tmp_path, journal, where)
     outcome = migration.run()
     assert (outcome.phase, outcome.error_code) == (phase, "unexpected")
     assert outcome.error.startswith(f"unexpected: KeyError('{where}')")
@@ -86,8 +91,7 @@ class Stuck(Failing):
     """One that cannot be given back."""
 
     def _prepare(self) -> None:
-        self._is_back = False
-        self._undo.callback(self._give_back)
+        self._owe_back()
         self._fail("prepare")
 
     def _give_back(self) -> None:
@@ -96,15 +100,7 @@ class Stuck(Failing):
 
 def test_what_was_not_given_back_is_not_settled(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
-    migration = Stuck(
-        Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal),
-        migration="0a0a",
-        container=container("web"),
-        target=cast(PeerClient, Beta()),
-        method=Method.COLD,
-        observe=lambda _: None,
-    )
-    migration.where = "prepare"
+    migration = begun(Stuck, tmp_path, journal, "prepare")
     assert migration.run().phase is Phase.ABORTED
     assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"], (
         "the next start gives it back"
