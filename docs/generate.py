@@ -43,7 +43,9 @@ webhooks.
 It is started by lifeboatd.service, tells systemd when it is ready and that it is alive.
 
 SIGHUP (systemctl reload lifeboatd) reads the policies again; when they are bad the last good ones stay in force and
-an alert says so. Settings are read at start. What it began goes on when it is restarted, and when it dies."""
+an alert says so. SIGUSR1 writes to the journal what each of its threads does, for the case that it seems to hang:
+systemctl kill --signal=USR1 --kill-whom=main lifeboatd. Settings are read at
+start. What it began goes on when it is restarted, and when it dies."""
 
 POLICY_TEXT = """\
 A policy file holds rules in tables named [[rule]]. Files are read from /usr/lib/lifeboat/policies and

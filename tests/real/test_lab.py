@@ -19,6 +19,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.settings import CHECKOUT, DATA, STATE
 from tests.lab.traffic import Traffic, ask
+from tests.lab.witness import last_words
 
 pytestmark = pytest.mark.real
 
@@ -238,3 +239,11 @@ def test_a_cluster_runs_lifeboatd_on_each_host(cluster: Lab) -> None:
         status = json.loads(cluster.host(host).run(["lifeboat", "status", "--json"]).output)
         assert status["host"] == host
         assert [peer["name"] for peer in status["peers"]] == [other]
+
+
+def test_a_failure_is_told_with_what_lifeboatd_was_doing(cluster: Lab) -> None:
+    told = dict(last_words(cluster))
+    assert "daemon/daemon" in told["alpha: what its threads do"]
+    assert "Started lifeboatd.service" in told["alpha: lifeboatd's log"]
+    assert "most recent call first" not in told["alpha: lifeboatd's log"]
+    assert cluster.host("alpha").run(["systemctl", "is-active", "lifeboatd"]).status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import signal
 import sys
@@ -46,6 +47,7 @@ def main() -> int:
 def _serve(daemon: Daemon) -> int:
     if not is_root():
         raise PrerequisiteError("lifeboatd must run as root", code="not-root", hint="systemctl start lifeboatd")
+    faulthandler.register(signal.SIGUSR1)  # what each thread does, to the journal, also when all of them hang
     signal.signal(signal.SIGTERM, lambda *_: daemon.stop_soon())
     signal.signal(signal.SIGINT, lambda *_: daemon.stop_soon())
     signal.signal(signal.SIGHUP, lambda *_: daemon.reload_soon())
