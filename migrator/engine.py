@@ -14,7 +14,7 @@ from migrator.container.known import KnownContainers
 from migrator.container.probe import probed
 from migrator.container.verdicts import ContainerVerdict
 from migrator.container.welcome import routes as fit_routes
-from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError, NotAllowedError, PrerequisiteError, failure
 from migrator.health import Health
 from migrator.host import hardware
 from migrator.host.facts import FactsReader, Standing
@@ -335,7 +335,8 @@ class Engine:
             container = recovery.journey.container
             with self._claims.claim(container.id, container.name):
                 recovery.run(ended, failed)
-        except (LifeboatError, OSError) as error:
+        except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
+            error = failure(raised)
             failed(f"the migration {entry.migration} of {entry.container} could not be brought to an end: {error}")
 
     @property

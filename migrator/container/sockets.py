@@ -74,23 +74,24 @@ def _sockets(process: Path) -> set[int]:
 def _peers(own: Mapping[int, int], proc: Path) -> Iterator[tuple[int, int]]:
     """Yield the two ends of each connection of the network namespaces these processes live in; sock_diag(7).
 
-    `own` are the inodes of their sockets and who holds them; a namespace with none of these is not asked.
+    This host's own is one of them, for what a listener accepts is in the namespace of whoever called (unix(7) does
+    not say so; unix_stream_connect, net/unix/af_unix.c). `own` are the inodes of their sockets and who holds them;
+    a namespace with none of these is not asked.
     """
     seen = {""}
-    for pid in set(own.values()):
-        namespace = proc / str(pid) / "ns/net"
-        if (link := link_of(namespace)) in seen:
+    for process in (proc / "self", *(proc / str(pid) for pid in set(own.values()))):
+        if (link := link_of(process / "ns/net")) in seen:
             continue
         try:
-            if own.keys().isdisjoint(_listed(proc / str(pid))):
+            if own.keys().isdisjoint(_listed(process)):
                 continue
-            with inside(namespace):
+            with inside(process / "ns/net"):
                 diagnosis = pyroute2.DiagSocket()
             with diagnosis:
                 diagnosis.bind()
                 told = diagnosis.get_sock_stats(family=socket.AF_UNIX)
         except (OSError, KeyError) as error:  # KeyError: pyroute2 has no address left; the dump still looks itself
-            _log.warning("the Unix sockets of process %d cannot be listed: %r", pid, error)
+            _log.warning("the Unix sockets in the network of %s cannot be listed: %r", process, error)
             continue
         seen.add(link)
         for item in told:

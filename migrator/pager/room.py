@@ -52,7 +52,15 @@ class RoomState:
             pid, held, made = map(int, (directory / STATE).read_text().split())
         except (OSError, ValueError):
             return cls()
-        return cls(held, bool(made)) if Path(f"/proc/{pid}").exists() else cls()
+        return cls(held, bool(made)) if _lives(pid) else cls()
+
+
+def _lives(pid: int) -> bool:
+    """Say whether a process is there and has not ended; one that only waits to be reaped has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 class Room:

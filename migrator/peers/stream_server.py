@@ -23,6 +23,7 @@ from migrator.peers.identity import Identity, RollFile, check_member
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.peers.streams import PART, Header, end, read_line
 from migrator.peers.tls import BUFFER_BYTES, Door, hang_up, server_context, welcome
+from migrator.vital import vital_thread
 
 HEADER_TIMEOUT_S = 10.0
 MOST_OF_ONE = 64
@@ -50,8 +51,8 @@ class StreamServer:
 
     def start(self) -> None:
         """Begin to take streams."""
-        threading.Thread(target=self._serve, name="streams", daemon=True).start()
-        threading.Thread(target=self._watch, name="stream-watch", daemon=True).start()
+        vital_thread("streams", self._serve).start()
+        vital_thread("stream-watch", self._watch).start()
 
     def stop(self) -> None:
         """Take no more streams; those at work go on."""

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -233,18 +233,16 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            database = sqlite3.connect(self._path, timeout=10)
             try:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                with database:
-                    yield database
+                with closing(sqlite3.connect(self._path, timeout=10)) as database:
+                    database.execute("PRAGMA journal_mode = WAL")
+                    database.execute("PRAGMA synchronous = FULL")
+                    with database:
+                        yield database
             except sqlite3.Error as error:
                 raise ExecutionError(
                     f"the journal {self._path} cannot be used: {error}", code="journal", temporary=True
                 ) from error
-            finally:
-                database.close()
 
 
 def one_word(words: Sequence[str | None], wanted: str) -> str:

@@ -9,13 +9,12 @@ memory will not come falls back as its setting or label says. What follows from 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from migrator.control import ControlClient
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, failure
 from migrator.model import ContainerFacts, Fallback, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
@@ -29,6 +28,7 @@ from migrator.target.arrival import SHIM_AGAIN_S
 from migrator.target.checkpoints import Kept
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
+from migrator.vital import vital_thread
 
 LOOK_S = 3.0
 QUIET_S = 10.0  # a source that is at work is heard more often, but for long copies
@@ -64,15 +64,15 @@ class Caretaker:
 
     def start(self) -> None:
         """Begin to look."""
-        threading.Thread(target=self._run, name="caretaker", daemon=True).start()
+        vital_thread("caretaker", self._run).start()
 
     def look(self) -> None:
         """Settle what can be settled now; one that fails is looked at again later."""
         for reception in self._receptions():
             try:
                 self._settle(reception)
-            except (LifeboatError, OSError) as error:
-                _log.warning("migration %s: %s", reception.proposal.migration, error)
+            except Exception as raised:  # noqa: BLE001  one that nobody can settle keeps no other from it
+                _log.warning("migration %s: %s", reception.proposal.migration, failure(raised))
         self._hall.stagings.expire(time.time())
         self._hall.checkpoints.expire(time.time())
 

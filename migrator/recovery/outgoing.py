@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import ExecutionError, LifeboatError, failure
 from migrator.model import MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
@@ -71,7 +71,8 @@ class SourceRecovery:
                 if self._unsettled():
                     ended(self.migration.end(Phase.DONE, None))
                 return
-            except LifeboatError as error:
+            except Exception as raised:  # noqa: BLE001  whatever it is, the waiting goes on
+                error = failure(raised)
                 self.migration.company.trouble(error)
                 if error.code != told:
                     ended(self.migration.end(Phase.LOST, error, settled=False))

@@ -25,6 +25,7 @@ from migrator.registry.records import Commit, Presence, Standing
 from migrator.registry.settings import RegistrySettings
 from migrator.registry.signed import Seal
 from migrator.target.reservations import Held, Hold
+from migrator.vital import vital_thread
 
 TURNS_A_LEASE = 3
 TRIES = 5
@@ -56,7 +57,7 @@ class EtcdRegistry:
 
     def start(self) -> None:
         """Begin to tell etcd that this host is here."""
-        threading.Thread(target=self._run, name="registry", daemon=True).start()
+        vital_thread("registry", self._run).start()
 
     def stop(self) -> None:
         """Tell nothing any more; the lease ends by itself, for a daemon that starts again is not gone."""

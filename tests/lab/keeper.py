@@ -563,6 +563,16 @@ def host_datagrams() -> Check:
     return connected(socket.SOCK_DGRAM, "/host/dev-log")
 
 
+def host_called() -> Check:
+    """Whoever calls from the host at /srv/called is heard, and not answered."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("/called/s")
+    listener.listen()
+    callers: list[socket.socket] = []
+    threading.Thread(target=lambda: callers.append(listener.accept()[0]), daemon=True).start()
+    return lambda: None
+
+
 def connected(kind: socket.SocketKind, path: str) -> Check:
     """Hold a connection by a Unix socket."""
     link = socket.socket(socket.AF_UNIX, kind)

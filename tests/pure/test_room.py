@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from migrator.errors import ExecutionError
 from migrator.host.hardware import broken_bytes_of
 from migrator.model import Method
 from migrator.pager import room
@@ -19,6 +20,7 @@ from migrator.pager.room import AHEAD_BYTES, NAME, PIECE_BYTES, Room, RoomState
 from migrator.protocol.messages import Proposal
 from migrator.runtime.hasten import resident_bytes
 from migrator.settings import MigratorSettings
+from migrator.target import drain
 from migrator.target.drain import Drain
 from tests.pure.halls import hall_in
 from tests.pure.sink_process import SinkProcess
@@ -114,15 +116,15 @@ def test_a_restore_does_not_wait_for_all_of_it_and_it_stops_growing(tmp_path: Pa
     proposal = Proposal(
         migration="0a0a", source="alpha", container=container("web"), method=Method.LAZY, copy_image=False, epoch=1
     )
-    drain = Drain(hall, proposal, sink.directory)
+    waiting = Drain(hall, proposal, sink.directory)
     try:
         until(lambda: RoomState.read(sink.directory).held_bytes > 0)
-        drain.wait_for_room()
-        state = RoomState.read(sink.directory)
-        assert state.made
-        assert 0 < state.held_bytes < wanted
+        waiting.wait_for_room()
+        until(lambda: made(sink.directory))
+        assert RoomState.read(sink.directory).held_bytes < wanted
+        assert room.is_available(PIECE_BYTES), "it stopped for want of memory, not at our word"
     finally:
-        drain.end()
+        waiting.end()
         sink.close()
 
 
@@ -172,6 +174,35 @@ def test_what_is_available_leaves_some_to_others() -> None:
 def test_a_room_that_nobody_has_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "room").write_text(text)
     assert RoomState.read(tmp_path) == RoomState(0, made=True), "and nobody waits for it"
+
+
+def test_a_room_that_was_killed_is_none(tmp_path: Path) -> None:
+    killed = os.fork()
+    if killed == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+    (tmp_path / "room").write_text(f"{killed} 33554432 0\n")
+    assert RoomState.read(tmp_path) == RoomState(0, made=True), "it is not reaped yet"
+    os.waitpid(killed, 0)
+
+
+def test_a_sink_that_does_not_take_the_word_keeps_nobody_from_restoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "room").write_text(f"{os.getpid()} 33554432 0\n")
+    monkeypatch.setattr(drain, "LAST_PIECE_WAIT_S", 0.0)
+    asked: list[object] = []
+
+    def refuse(_: Drain, message: object) -> None:
+        asked.append(message)
+        raise ExecutionError("refused", code="control")
+
+    monkeypatch.setattr(Drain, "_ask", refuse)
+    proposal = Proposal(
+        migration="0a0a", source="alpha", container=container("web"), method=Method.LAZY, copy_image=False, epoch=1
+    )
+    Drain(hall_in(tmp_path, MigratorSettings(room_wait_s=0)), proposal, tmp_path).wait_for_room()
+    assert asked == [{"do": "brace"}]
 
 
 def test_no_room_is_made_where_none_is_wanted(tmp_path: Path) -> None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from migrator.model import Method, Phase
+from migrator.errors import PeerError
+from migrator.model import Method, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
-from migrator.protocol.journal import Decision, Journal
+from migrator.peers.membership import PeerDirectory
+from migrator.protocol.journal import Decision, Journal, Side
+from migrator.recovery import outgoing
+from migrator.recovery.incoming import Caretaker
+from migrator.recovery.outgoing import SourceRecovery
+from migrator.recovery.revival import Revival
 from migrator.settings import MigratorSettings
 from migrator.source.departure import Departure
-from migrator.source.migration import SourceMigration
+from migrator.source.migration import Journey, SourceMigration
+from migrator.target.reception import Reception
+from tests.pure.cluster import make_cluster
+from tests.pure.halls import hall_in
 from tests.pure.values import container
 
 
@@ -105,3 +115,64 @@ def test_what_was_not_given_back_is_not_settled(tmp_path: Path) -> None:
     assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"], (
         "the next start gives it back"
     )
+
+
+def test_a_committed_one_is_followed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outgoing, "AGAIN_S", 0.0)
+    alpha, _ = make_cluster(tmp_path / "etc", "alpha", "beta")
+    journal = Journal(tmp_path / "journal.db")
+    journey = Journey(container=container("web"), target="beta", method=Method.COLD, epoch=1)
+    journal.begin("0a0a", Side.SOURCE, "web", journey.model_dump_json())
+    journal.decide("0a0a", Decision.COMMIT)
+    shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
+    entry = journal.entry("0a0a")
+    assert entry is not None
+    recovery = SourceRecovery(shared, entry, alpha)
+    failing = iter([KeyError("once"), KeyError("twice")])
+
+    def follow(_: object) -> None:
+        for error in failing:
+            raise error
+
+    monkeypatch.setattr(recovery.migration.handover, "follow", follow)
+    outcomes: list[MigrationOutcome] = []
+    recovery.follow(outcomes.append)
+    assert [(outcome.phase, outcome.error_code) for outcome in outcomes] == [
+        (Phase.LOST, "unexpected"),
+        (Phase.DONE, ""),
+    ], "a human hears of it once, and then of the end"
+    assert "KeyError: 'twice'" in caplog.text
+
+
+class Quiet:
+    """An incoming migration whose source is quiet; what it asks first may be a mistake."""
+
+    def __init__(self, *, mistaken: bool) -> None:
+        self.mistaken = mistaken
+        self.asked = False
+        self.proposal = SimpleNamespace(migration="0a0a")
+
+    @property
+    def quiet_s(self) -> float:
+        self.asked = True
+        if self.mistaken:
+            raise KeyError("quiet")
+        raise PeerError("nobody answers", code="silent")
+
+
+def test_an_incoming_one_that_cannot_be_settled_keeps_no_other_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [Quiet(mistaken=True), Quiet(mistaken=False)]
+    Caretaker(
+        hall_in(tmp_path, MigratorSettings()),
+        cast(PeerDirectory, None),
+        lambda: cast(list[Reception], both),
+        forget=lambda _: None,
+        tell=lambda _: None,
+        revival=cast(Revival, None),
+    ).look()
+    assert both[1].asked
+    assert "KeyError: 'quiet'" in caplog.text

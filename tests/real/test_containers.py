@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import Any
 
@@ -207,7 +208,19 @@ REFUSED: dict[str, tuple[list[str], list[str], str, str]] = {
         ["--network=none", "-v", "/run/systemd/journal:/host"],
         *(["host_datagrams"], "not-dumpable", "is connected by a Unix socket to systemd"),
     ),
+    "called": (
+        ["--network=none", "-v", "/srv/called:/called"],
+        *(["host_called"], "not-dumpable", "is connected by a Unix socket to python3"),
+    ),
 }
+
+CALLER = """
+import socket, sys
+link = socket.socket(socket.AF_UNIX)
+link.connect("/srv/called/s")
+print("called", flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_throwaway_container_proves_the_way(cluster: Lab) -> None:
@@ -233,9 +246,12 @@ def test_a_throwaway_container_proves_the_way(cluster: Lab) -> None:
 
 def test_what_cannot_move_is_known_beforehand(cluster: Lab) -> None:
     alpha = cluster.host("alpha")
-    shell(alpha, "mkdir -p /srv/bound")
+    shell(alpha, "mkdir -p /srv/bound /srv/called")
     for name, (options, features, _, _) in REFUSED.items():
         start(alpha, name, options, features or ["environment"])
+    caller = alpha.spawn(["python3", "-c", CALLER], stdin=subprocess.PIPE)
+    assert caller.stdout is not None
+    assert caller.stdout.readline() == b"called\n"
     start(alpha, "lender", ["--network=none"], ["environment"])
     guest = ["podman", "run", "--detach", "--name", "guest", "--network=container:lender", BASE.name]
     alpha.run([*guest, "sleep", "1000"])
@@ -254,3 +270,4 @@ def test_what_cannot_move_is_known_beforehand(cluster: Lab) -> None:
         assert REFUSED[name][3] in refused.errors
         assert set(ask(alpha, name).values()) == {"ok"}
     assert cluster.host("beta").run(["podman", "ps", "--all", "--quiet"]).output == ""
+    caller.communicate(timeout=20)

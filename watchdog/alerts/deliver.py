@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrator.later import Later
+from migrator.vital import vital_thread
 from watchdog.alerts.model import AlertSettings, Event, Webhook
 from watchdog.alerts.outbox import Outbox, Parcel
 
@@ -34,7 +35,7 @@ class Deliverer:
         self._settings = settings
         self._woken = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._thread = vital_thread("alerts", self._run)
 
     def start(self) -> None:
         """Begin to deliver, also what an earlier daemon left."""

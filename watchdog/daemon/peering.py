@@ -18,6 +18,7 @@ from migrator.peers.membership import PeerDirectory
 from migrator.peers.roll import Peer, Roll
 from migrator.peers.server import Member, PeerServer, build_app, caller
 from migrator.peers.stream_server import StreamServer
+from migrator.vital import vital_thread
 
 GREET_S = 30.0  # how often a peer is told what we know; who is away learns it then
 CERTIFICATE_LOOK_S = 3600.0
@@ -46,8 +47,8 @@ class Peering:
         """Open both doors, and tell the peers that we are here."""
         self._api.start()
         self._streams.start()
-        threading.Thread(target=self._greet_often, name="greet", daemon=True).start()
-        threading.Thread(target=self._renew_in_time, name="certificate", daemon=True).start()
+        vital_thread("greet", self._greet_often).start()
+        vital_thread("certificate", self._renew_in_time).start()
 
     def stop(self) -> None:
         """Close both doors."""

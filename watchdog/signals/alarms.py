@@ -8,6 +8,8 @@ import select
 import threading
 from collections.abc import Callable
 
+from migrator.vital import vital_thread
+
 _log = logging.getLogger(__name__)
 
 
@@ -21,7 +23,7 @@ class Alarms:
         self._armed: dict[int, str] = {}
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._stop, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+        self._thread = vital_thread("alarms", self._run)
 
     def start(self) -> None:
         """Begin to wait."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pyudev
 
+from migrator.vital import vital_thread
+
 UDEV_CONTROL = Path("/run/udev/control")
 BUFFER_BYTES = 16 * 1024 * 1024  # a shelf of disks that goes makes hundreds of events within a second
 WAIT_S = 1.0
@@ -88,7 +90,7 @@ class DeviceEvents:
         self._readers = frozenset(readers)
         self._pace = Pace()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="device events", daemon=True)
+        self._thread = vital_thread("device events", self._run)
 
     def start(self) -> None:
         """Begin to listen, when there is a reader that any event is news to."""
