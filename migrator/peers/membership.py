@@ -234,7 +234,9 @@ def check_free(directory: Path) -> None:
     """Raise `PrerequisiteError` where the host belongs to a cluster already."""
     if (directory / PEERS).exists():
         raise PrerequisiteError(
-            f"this host belongs to a cluster already ({directory / PEERS})", code="cluster-exists"
+            f"this host belongs to a cluster already ({directory / PEERS})",
+            code="cluster-exists",
+            hint=f"to leave it for good: systemctl stop lifeboatd; rm -r {directory / PEERS} {directory / 'pki'}",
         )
 
 

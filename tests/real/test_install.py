@@ -65,7 +65,38 @@ def test_a_host_can_be_installed_and_cleared(lab: Lab) -> None:
     for unit in (CHECKOUT / "systemd").glob("*.service"):
         host.run(["systemctl", "cat", unit.name])
         host.run(["systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{unit.name}"])
+    leaves_what_works(host)
+    keeps_what_is_needed(host)
     lab.renew("beta")
+
+
+def leaves_what_works(host: Host) -> None:
+    """An upgrade that fails has changed nothing."""
+    venv = host.run(["readlink", "/usr/lib/lifeboat/venv"]).output
+    failed = host.run(["/root/lifeboat/run", "install"], env={"PIP_NO_INDEX": "1"}, timeout_s=300, check=False)
+    assert failed.status == 1
+    assert "nothing was changed" in failed.errors
+    assert host.run(["readlink", "/usr/lib/lifeboat/venv"]).output == venv
+    assert host.run(["ls", "/usr/lib/lifeboat"]).output.split() == ["policies", "venv", venv.strip()]
+    assert "usage" in host.run(["lifeboat", "--help"]).output.lower()
+
+
+def keeps_what_is_needed(host: Host) -> None:
+    """Nothing is taken from under a migration, and nothing that keeps a second copy from starting."""
+    host.run(["mkdir", "-p", "/run/lifeboat/migrations/0a0a", "/etc/systemd/system/web.service.d"])
+    for verb in ("install", "uninstall"):
+        refused = host.run(["/root/lifeboat/run", verb], check=False)
+        assert refused.status == 1
+        assert f"no {verb} while migrations are unfinished: 0a0a" in refused.errors
+    host.run(["rmdir", "/run/lifeboat/migrations/0a0a"])
+    host.write(moved := "/etc/systemd/system/web.service.d/50-lifeboat-moved.conf", "")
+    refused = host.run(["/root/lifeboat/run", "uninstall", "--purge"], check=False)
+    assert refused.status == 1
+    assert moved in refused.errors
+    assert exists(host, "/usr/bin/lifeboat")
+    host.run(["/root/lifeboat/run", "uninstall", "--purge", "--force"])
+    left = (*PLACES, moved, "/etc/lifeboat", "/var/lib/lifeboat")
+    assert [path for path in left if exists(host, path)] == []
 
 
 def test_run_says_in_one_sentence_that_it_needs_root(lab: Lab) -> None:
