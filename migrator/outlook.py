@@ -138,11 +138,13 @@ class Outlook:
         Raises what `migrate` raises when there is no such container, or no such host.
         """
         together = self.together(name)
-        return tuple(
-            item if len(together) == 1 else item.model_copy(update={"reason": f"{facts.name}: {item.reason}"})
-            for facts in together
-            for item in self._refusals(facts, target, method)
-        )
+        found: list[Rejection] = []
+        for facts in together:
+            for item in self._refusals(facts, target, method):
+                named = len(together) == 1 or item.reason.startswith(f"{facts.name} ")
+                reason = item.reason if named else f"{facts.name}: {item.reason}"
+                found.append(item.model_copy(update={"reason": reason}))
+        return tuple(found)
 
     def _refusals(self, facts: ContainerFacts, target: str, method: Method | None) -> tuple[Rejection, ...]:
         try:
