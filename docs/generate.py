@@ -37,9 +37,10 @@ FILES = {
 }
 
 DAEMON_TEXT = """\
-It reads disks, memory counters and sensors, judges by policy files, and when the verdict is failing it moves
-every container to other hosts of the cluster, one after the other, by lazy-page live migration. Alerts go to
-webhooks.
+It reads disks, memory counters and sensors, judges by policy files, and when the verdict is failing it moves to
+other hosts of the cluster what would be lost: every container, or those whose storage lies on the failing devices.
+Several move at once (migrator.at_once), by lazy-page live migration where they can, and only so many of them stand
+still at a time as migrator.freezes_at_once says, which is one by default. Alerts go to webhooks.
 It is started by lifeboatd.service, tells systemd when it is ready and that it is alive.
 
 SIGHUP (systemctl reload lifeboatd) reads the policies again; when they are bad the last good ones stay in force and
@@ -63,6 +64,17 @@ for a time; the rules are judged all the same.
 
 lifeboat policy check names every error of a file at once; lifeboat policy explain shows how each rule stands and
 why it has not fired; lifeboat policy try judges recorded output of devices, lifeboat policy replay the past."""
+
+COMMAND_TEXT = """\
+Most verbs ask lifeboatd(8), which answers root alone. policy new, policy try, policy check, policy replay of files
+and signals --catalog ask nobody and need no root; cluster works on files of root."""
+
+COMMAND_OPTIONS = {
+    "--version": "the version, and nothing else; before any verb",
+    "--help": "what there is to say, of lifeboat or of a verb",
+    "--json": "behind a verb: the answer as JSON on standard output. So is an error, with the keys error, code, "
+    "hint and status (the exit status); its sentence is on standard error all the same.",
+}
 
 SETTINGS_TEXT = "Every key has a default; the file may be empty or missing. An unknown key is an error."
 
@@ -137,7 +149,8 @@ def command_page() -> str:
         8,
         "move containers off a host, before it fails or whenever you like",
         section("Synopsis", ".B lifeboat", ".I VERB", "[options]"),
-        section("Description", paragraphs(str(parser.description)), "It asks lifeboatd(8), so it needs root."),
+        section("Description", paragraphs(str(parser.description)), paragraphs(COMMAND_TEXT)),
+        section("Options", *(item(name, text) for name, text in COMMAND_OPTIONS.items())),
         section("Verbs", verbs),
         section("Labels of containers", *(item(name, text) for name, text in LABELS.items())),
         section("Exit status", literal(status.partition(":\n")[2])),
@@ -365,7 +378,7 @@ def reference() -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> str:
     """Return a parser's arguments as one line of usage."""
-    needed = {shown(action) for action in parser._actions if action.required}
+    needed = {shown(action) for action in parser._actions if action.required and action.nargs != "*"}
     return "".join(f" {name}" if name in needed else f" [{name}]" for name, _ in options(parser))
 
 

@@ -34,7 +34,6 @@ from migrator.peers.membership import PeerDirectory
 from migrator.peers.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
-from migrator.planning.plan import supported_method
 from migrator.protocol.journal import Entry, Journal, Side
 from migrator.protocol.timeline import Observer
 from migrator.recovery.by_hand import Settlement
@@ -45,8 +44,6 @@ from migrator.registry.opening import open_registry
 from migrator.registry.records import Presence
 from migrator.registry.records import Standing as RegistryStanding
 from migrator.registry.settings import RegistrySettings
-from migrator.runtime import podman
-from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.source.checkpoint import Checkpoint
 from migrator.source.claims import Claims
@@ -155,6 +152,10 @@ class Engine:
         """Say of the given containers, or all, what an evacuation would do with them and what each host says."""
         return self._outlook.examine(containers)
 
+    def rehearse(self, container: str, target: str, method: Method | None) -> tuple[Rejection, ...]:
+        """Return all that would keep `migrate` from moving a container, and all of its pod, to a target."""
+        return self._outlook.rehearse(container, target, method)
+
     def hold(self, memory_bytes: Mapping[str, int]) -> tuple[Rejection, ...]:
         """Let targets hold memory for what is planned (0: nothing any more); return who refused, and why."""
         refused = []
@@ -244,13 +245,11 @@ class Engine:
         `PeerError` when it cannot even begin; after that the outcome tells.
         """
         asked_at = time.time()
-        together = [self._outlook.sized(item) for item in self._known.together(container)]
+        together = self._outlook.together(container)
         with ExitStack() as claimed:
             for facts in together:
-                if not facts.running:
-                    raise PrerequisiteError(f"{facts.name} is not running", code="not-running")
                 claimed.enter_context(self._claims.claim(facts.id, facts.name))
-            rungs = [self._check_movable(facts, target, method, planned=planned) for facts in together]
+            rungs = [self._outlook.rung(facts, target, method, planned=planned) for facts in together]
             company = [new_id() for _ in together]
             outcomes = run_together(
                 [
@@ -279,28 +278,6 @@ class Engine:
             self._follow(outcome.migration, lambda _: None, lambda _: None)
         elif outcome.phase is Phase.DONE and container in self._stager.targets:
             threading.Thread(target=self._stager.withdraw, args=(container,), name="withdraw", daemon=True).start()
-
-    def _check_movable(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:
-        """Return the rung by which a container can go to a target; raises `PrerequisiteError`."""
-        if Cgroup.of_process(podman.first_pid(facts.id)).frozen:
-            raise PrerequisiteError(
-                f"{facts.name} stands frozen here: its last migration was committed but did not end",
-                code="container-frozen",
-                hint="find out whether it runs on the target (lifeboat history), then remove one of the two",
-            )
-        rung = supported_method(facts, method or self._settings.method)
-        if rung is None:
-            reasons = "; ".join(sorted(set(facts.unsupported.values()))) or "no such rung"
-            raise PrerequisiteError(f"{facts.name} cannot be moved: {reasons}", code="container-unsupported")
-        rejections = () if planned else self._outlook.check(facts, target, rung)
-        if rejections:
-            why_cold = sorted(set(facts.unsupported.values())) if rung is Method.COLD else []
-            said = "; ".join([*why_cold, *(item.reason for item in rejections)])
-            raise PrerequisiteError(
-                f"{target} cannot take {facts.name}: {said}",
-                code=rejections[0].code,
-            )
-        return rung
 
     def take_up(self) -> None:
         """After a restart, before peers may call: know the incoming migrations that have no end yet."""
@@ -337,7 +314,11 @@ class Engine:
                 recovery.run(ended, failed)
         except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
             error = failure(raised)
-            failed(f"the migration {entry.migration} of {entry.container} could not be brought to an end: {error}")
+            name, see = (
+                f"the migration {entry.migration} of {entry.container}",
+                f"lifeboat recover {entry.migration}",
+            )
+            failed(f"{name} could not be brought to an end: {error}; see: {see}")
 
     @property
     def settlement(self) -> Settlement:

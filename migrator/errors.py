@@ -78,6 +78,11 @@ class CallAHumanError(LifeboatError):
     exit_status = 6
 
 
+def told_of(error: LifeboatError) -> dict[str, str | int]:
+    """Return what programs are told of an error."""
+    return {"error": error.message, "code": error.code, "hint": error.hint, "status": error.exit_status}
+
+
 def failure(error: Exception) -> LifeboatError:
     """Return what ended a piece of work as one of ours; what nobody foresaw is logged with its traceback."""
     if isinstance(error, LifeboatError):

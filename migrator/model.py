@@ -281,6 +281,7 @@ class PlannedMigration(Value):
     begins_s: float = 0.0  # all times from the start of the evacuation
     freezes_s: float = 0.0
     ends_s: float = 0.0  # the source is no longer needed for it
+    lost: bool = False  # an earlier migration of it did not end by itself: a human must look
     late: bool = False  # that is later than the host is expected to last
     after: tuple[str, ...] = ()  # containers that go first
     warnings: tuple[str, ...] = ()

@@ -8,11 +8,14 @@ from migrator.choice.filters import reject
 from migrator.container.known import KnownContainers, Moving
 from migrator.container.verdicts import Asked, ContainerVerdict, judge
 from migrator.container.welcome import with_answers
+from migrator.errors import PeerError, PrerequisiteError
 from migrator.model import ContainerFacts, EvacuationPlan, HostFacts, Method, PlannedMigration, Rejection
 from migrator.peers.neighbours import Neighbours
-from migrator.planning.plan import Assumptions, plan_evacuation, staying
+from migrator.planning.plan import Assumptions, plan_evacuation, staying, supported_method
 from migrator.planning.rates import Past, measured, measured_link
 from migrator.protocol.journal import Journal, Side
+from migrator.runtime import podman
+from migrator.runtime.cgroup import Cgroup
 from migrator.settings import MigratorSettings
 from migrator.source.migration import Journey
 from migrator.storage.size import Sizes
@@ -121,6 +124,61 @@ class Outlook:
         found = reject(container, self._facts(), facts, method, headroom_percent=headroom)
         return (*found, *self._neighbours.fit_of(target, container).rejections.get(container.id, ()))
 
+    def together(self, name: str) -> list[ContainerFacts]:
+        """Return a container, with its size, and behind it all of its pod; see `KnownContainers.together`."""
+        found = [self.sized(item) for item in self._known.together(name)]
+        for item in found:
+            if not item.running:
+                raise PrerequisiteError(f"{item.name} is not running", code="not-running")
+        return found
+
+    def rehearse(self, name: str, target: str, method: Method | None) -> tuple[Rejection, ...]:
+        """Return all that would keep a container, or any of its pod, from going to a target; empty when it can.
+
+        Raises what `migrate` raises when there is no such container, or no such host.
+        """
+        together = self.together(name)
+        found: list[Rejection] = []
+        for facts in together:
+            for item in self._refusals(facts, target, method):
+                named = len(together) == 1 or item.reason.startswith(f"{facts.name} ")
+                reason = item.reason if named else f"{facts.name}: {item.reason}"
+                found.append(item.model_copy(update={"reason": reason}))
+        return tuple(found)
+
+    def _refusals(self, facts: ContainerFacts, target: str, method: Method | None) -> tuple[Rejection, ...]:
+        try:
+            return self.check(facts, target, self._own_rung(facts, method))
+        except (PrerequisiteError, PeerError) as error:
+            return (Rejection(host=target, code=error.code, reason=error.message),)
+
+    def rung(self, facts: ContainerFacts, target: str, method: Method | None, *, planned: bool) -> Method:
+        """Return the rung by which a container can go to a target; raises `PrerequisiteError`."""
+        rung = self._own_rung(facts, method)
+        rejections = () if planned else self.check(facts, target, rung)
+        if rejections:
+            why_cold = sorted(set(facts.unsupported.values())) if rung is Method.COLD else []
+            said = "; ".join([*why_cold, *(item.reason for item in rejections)])
+            raise PrerequisiteError(
+                f"{target} cannot take {facts.name}: {said}",
+                code=rejections[0].code,
+            )
+        return rung
+
+    def _own_rung(self, facts: ContainerFacts, method: Method | None) -> Method:
+        """Return the best rung that a container can take, wherever it goes; raises `PrerequisiteError`."""
+        if Cgroup.of_process(podman.first_pid(facts.id)).frozen:
+            raise PrerequisiteError(
+                f"{facts.name} stands frozen here: its last migration was committed but did not end",
+                code="container-frozen",
+                hint="remove neither by hand; lifeboat recover says where it runs and what you may do",
+            )
+        rung = supported_method(facts, method or self._settings.method)
+        if rung is None:
+            reasons = "; ".join(sorted(set(facts.unsupported.values()))) or "no such rung"
+            raise PrerequisiteError(f"{facts.name} cannot be moved: {reasons}", code="container-unsupported")
+        return rung
+
     def _pasts(self) -> list[Past]:
         """Return past migrations away from here, newest first."""
         entries = self._journal.entries(limit=REMEMBERED)
@@ -137,4 +195,5 @@ def under_way(moving: Moving) -> PlannedMigration:
     if moving.lost:
         reason = f"it did not come to an end on its way to {moving.target}; see: lifeboat recover"
     target = None if moving.lost else moving.target
-    return staying(moving.facts, reason).model_copy(update={"target": target, "method": moving.method})
+    known = {"target": target, "method": moving.method, "lost": moving.lost}
+    return staying(moving.facts, reason).model_copy(update=known)

@@ -16,10 +16,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
-from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError, told_of
 from migrator.host.facts import own_version
 from migrator.later import Later
-from migrator.model import Method, Value
+from migrator.model import ContainerFacts, Method, Value
 from migrator.peers.quiet_server import QuietServer
 from migrator.protocol.journal import Side
 from migrator.recovery.by_hand import Wish
@@ -79,13 +79,7 @@ def build_admin(daemon: Daemon) -> FastAPI:
 
     @app.exception_handler(LifeboatError)
     def tell_error(_: Request, error: LifeboatError) -> JSONResponse:
-        told = {
-            "error": error.message,
-            "code": error.code,
-            "hint": error.hint,
-            "status": error.exit_status,
-        }
-        return JSONResponse(told, status_code=409)
+        return JSONResponse(told_of(error), status_code=409)
 
     _add_views(app, daemon)
     _add_deeds(app, daemon)
@@ -110,6 +104,11 @@ def _add_views(app: FastAPI, daemon: Daemon) -> None:
     @app.get("/v1/check")
     def check(container: str | None = None) -> list[dict[str, Any]]:
         return _check(daemon, container)
+
+    @app.get("/v1/rehearsal")
+    def rehearsal(container: str, target: str, method: Method | None = None) -> list[dict[str, Any]]:
+        found = daemon.moving().rehearse(container, target, method)
+        return [rejection.model_dump(mode="json") for rejection in found]
 
     @app.get("/v1/history")
     def history(limit: int = 50) -> list[dict[str, Any]]:
@@ -223,11 +222,17 @@ def _status(daemon: Daemon) -> dict[str, Any]:
     }
 
 
+def names_of(container: ContainerFacts) -> tuple[str, ...]:
+    """Return what an admin may call a container: its own names, and those of its pod."""
+    pod = () if container.pod is None else (container.pod.name, container.pod.id)
+    return (container.name, container.id, *pod)
+
+
 def _check(daemon: Daemon, wanted: str | None) -> list[dict[str, Any]]:
     engine = daemon.moving()
     found = None
     if wanted is not None:
-        found = tuple(item for item in engine.containers() if wanted in (item.name, item.id))
+        found = tuple(item for item in engine.containers() if wanted in names_of(item))
         if not found:
             raise PrerequisiteError(f"no running container {wanted!r}", code="no-such-container")
     return [verdict.model_dump(mode="json") for verdict in engine.examine(found)]

@@ -137,7 +137,8 @@ class Caretaker:
                 self._call(reception, f"{reason}; {reception.delivery.trouble}")
         elif fallback is Fallback.COLD:
             reception.fall_back()
-            self._tell(reception.record.outcome(Phase.LOST, f"{reason}; started anew from its files"))
+            what = f"{reason}; started anew from its files; see: lifeboat show {reception.proposal.migration}"
+            self._tell(reception.record.outcome(Phase.LOST, what))
         elif kept is not None:
             self._go_back(reception, reason, kept)
         else:
@@ -165,14 +166,15 @@ class Caretaker:
 
     def _go_back(self, reception: Reception, reason: str, kept: Kept) -> None:
         """Let it go back; a host that refuses it now is asked again at the next look, and tells so once."""
-        migration, what = reception.proposal.migration, f"{reason}; it went back to {told_of(kept)}"
+        migration = reception.proposal.migration
+        what = f"{reason}; it went back to {told_of(kept)}; see: lifeboat show {migration}"
         try:
             self._revival.go_back(reception, kept)
         except LifeboatError as error:
             if not reception.ended and migration in self._told:
                 return
             self._told.add(migration)
-            what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover"
+            what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover {migration}"
         self._tell(reception.record.outcome(Phase.LOST, what))
 
     def _recorded(self, proposal: Proposal) -> DecisionTold | None:

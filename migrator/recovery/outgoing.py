@@ -103,7 +103,8 @@ class SourceRecovery:
         name, told = self.journey.container.name, False
         while (claim := claim_after_reboot(None, self.ask_target(), declared_dead=False)) is Claim.ASK:
             if not told:
-                failed(f"{name} stays down: this host died in its freeze, and {self.client.name} does not answer")
+                why = f"this host died in its freeze, and {self.client.name} does not answer"
+                failed(f"{name} stays down: {why}; see: lifeboat recover {self._entry.migration}")
             told = True
             time.sleep(AGAIN_S)
         return claim is Claim.OURS

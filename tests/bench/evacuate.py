@@ -94,7 +94,7 @@ def served(client: Traffic, answers: int) -> bool:
 
 def by_lifeboat(fleet: Fleet, source: Host) -> dict[str, Any]:
     """Let lifeboat empty the host."""
-    planned = fleet.lifeboat(source, "plan")
+    planned = fleet.plan(source)
     outcome = fleet.lifeboat(source, "evacuate", timeout_s=900)
     moved = outcome["moved"]
     return {

@@ -83,6 +83,10 @@ class Fleet:
         """Run the command on a host and return its JSON."""
         return json.loads(host.run(["lifeboat", *words, "--json"], timeout_s=timeout_s).output)
 
+    def plan(self, host: Host) -> Any:
+        """Return a host's plan, also one in which something has no target."""
+        return json.loads(host.run(["lifeboat", "plan", "--json"], timeout_s=60, check=False).output)
+
     def state(self, host: Host) -> str:
         """Return a host's state."""
         return str(self.lifeboat(host, "status")["state"])

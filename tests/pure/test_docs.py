@@ -42,6 +42,17 @@ def test_the_sample_with_every_line_taken_in_gives_the_defaults() -> None:
     assert load(sample, Settings) == Settings()
 
 
+def test_the_manual_tells_what_every_verb_takes_and_what_none_has_to(generate: ModuleType) -> None:
+    page = generate.command_page()
+    for option in ("\\-\\-json", "\\-\\-version"):
+        assert f".TP\n.B {option}\n" in page
+    assert "130  interrupted" in page
+    assert "so it needs root" not in page
+    reference = generate.reference()
+    for verb in ("policy check [FILES]", "policy replay [FILES]", "policy try FILES"):
+        assert f"`lifeboat {verb}" in reference
+
+
 def test_every_verb_and_every_key_is_in_the_manual(generate: ModuleType) -> None:
     page = (ROOT / "docs/man/lifeboat.8").read_text()
     for words, _ in generate.subparsers(generate.command_parser()):

@@ -55,10 +55,10 @@ def listed():
 def inspected(name):
     return {{
         "Id": look(name), "Name": name, "ImageName": "i", "Image": "1", "OCIRuntime": "runc", "StaticDir": "/s",
-        "State": {{"Running": True, "Pid": os.getpid()}}, "NetworkSettings": {{"Networks": {{}}}},
+        "State": {{"Running": True, "Pid": os.getppid()}}, "NetworkSettings": {{"Networks": {{}}}},
         "Mounts": [{{"Type": "volume", "Name": "shared", "Source": "/v", "Destination": "/v", "RW": True}}]
         if name in ("web", "db") else [],
-        "Config": {{}}, "HostConfig": {{}}, "GraphDriver": {{"Name": "overlay", "Data": {{}}}},
+        "Config": {{}}, "HostConfig": {{}}, "GraphDriver": {{"Name": "overlay", "Data": {{"UpperDir": "/s/u"}}}},
     }}
 
 

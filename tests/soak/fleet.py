@@ -76,7 +76,7 @@ def second_host_fails(fleet: Fleet) -> list[str]:
 
 def is_empty(fleet: Fleet, host: Host) -> bool:
     """Say whether nothing is left to move from a host, nor on its way there."""
-    return fleet.state(host) == "evacuated" and not fleet.lifeboat(host, "plan")["migrations"]
+    return fleet.state(host) == "evacuated" and not fleet.plan(host)["migrations"]
 
 
 def target_dies(fleet: Fleet) -> list[str]:

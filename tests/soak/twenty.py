@@ -52,12 +52,12 @@ def drill(fleet: Fleet) -> list[str]:
 def empty_alpha(fleet: Fleet, members: Members | None) -> list[str]:
     """Let alpha fail, follow it to the end, and return what is wrong then."""
     alpha = fleet.lab.host("alpha")
-    first, broken_at = fleet.lifeboat(alpha, "plan"), time.time()
+    first, broken_at = fleet.plan(alpha), time.time()
     fleet.break_disk(alpha)
     fleet.wait("the first to leave", lambda: len(left(fleet, broken_at)) >= MIDDLE, LIMIT_S, SELDOM_S)
     if members is not None:
         members.kill(0)
-    middle, middle_at = fleet.lifeboat(alpha, "plan"), time.time()
+    middle, middle_at = fleet.plan(alpha), time.time()
     fleet.wait("the evacuation", lambda: fleet.state(alpha) == "evacuated", LIMIT_S, SELDOM_S)
     history = away(fleet, broken_at)
     tell(fleet, first, history)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from migrator.errors import UsageError
+from migrator.recovery.by_hand import Wish
 from watchdog.cli import show
 from watchdog.cli.client import DaemonError, ask, follow
-from watchdog.cli.watch import print_plan
+from watchdog.cli.watch import print_plan, tell_plan
 
 
 def migrate(arguments: argparse.Namespace) -> int:
@@ -25,11 +26,7 @@ def evacuate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         query = f"&method={arguments.method}" if arguments.method else ""
         found = ask("GET", f"/v1/plan?everything=true{query}")
-        if arguments.json:
-            show.as_json(found)
-        else:
-            print_plan(found)
-        return 0
+        return tell_plan(found, as_json=arguments.json)
     return _follow("/v1/evacuate", {"method": arguments.method}, as_json=arguments.json)
 
 
@@ -41,11 +38,17 @@ def drill(arguments: argparse.Namespace) -> int:
 def cancel(arguments: argparse.Namespace) -> int:
     """Cancel the evacuation under way, and wait until it has ended."""
     *_, last = follow("/v1/cancel", None)
+    flags = ask("GET", "/v1/status")
     if arguments.json:
-        show.as_json(last)
-    else:
-        show.line(str(last.get("message", last.get("error", ""))))
-    return 0
+        show.as_json({**last, "cordoned": flags["cordoned"], "paused": flags["paused"]})
+        return int(last.get("status", 0))
+    if "message" in last:
+        show.line(last["message"])
+    stays = ["stays cordoned (lifeboat uncordon)"] if flags["cordoned"] else []
+    stays += ["evacuates nothing by itself (lifeboat resume)"] if flags["paused"] else []
+    if stays:
+        show.line(f"this host {' and '.join(stays)}")
+    return _status(last)
 
 
 def reset_storm(arguments: argparse.Namespace) -> int:
@@ -60,6 +63,12 @@ def reset_storm(arguments: argparse.Namespace) -> int:
 
 def recover(arguments: argparse.Namespace) -> int:
     """Tell of migrations that did not end by themselves, or do what a human decided about one."""
+    if arguments.wish is None and arguments.dead is not None:
+        raise UsageError(
+            f"--{arguments.dead}-is-dead does nothing by itself: say what shall be done",
+            code="no-wish",
+            hint=" or ".join(f"--{wish}" for wish in Wish),
+        )
     if arguments.wish is None:
         return _tell_situations(ask("GET", "/v1/recover"), arguments.migration, as_json=arguments.json)
     if arguments.migration is None:
@@ -75,6 +84,12 @@ def recover(arguments: argparse.Namespace) -> int:
 
 def _tell_situations(found: list[dict[str, Any]], migration: str | None, *, as_json: bool) -> int:
     chosen = [item for item in found if migration in (None, item["migration"])]
+    if migration is not None and not chosen:
+        raise UsageError(
+            f"there is no migration {migration!r} that waits for a human",
+            code="no-such-migration",
+            hint="lifeboat recover lists them",
+        )
     if as_json:
         show.as_json(chosen)
         return 0
@@ -104,10 +119,9 @@ def set_flag(arguments: argparse.Namespace) -> int:
 
 
 def _would_migrate(arguments: argparse.Namespace) -> int:
-    rows = ask("GET", f"/v1/check?container={quote(arguments.container)}")
-    told = [item for item in rows[0]["targets"] if item["host"] == arguments.to]
-    unknown = {"reason": f"there is no host {arguments.to}", "code": "no-such-host"}
-    against = told[0]["rejections"] if told else [unknown]
+    query = {"container": arguments.container, "target": arguments.to, "method": arguments.method}
+    asked = urlencode({key: value for key, value in query.items() if value is not None})
+    against = ask("GET", f"/v1/rehearsal?{asked}")
     if arguments.json:
         show.as_json({"container": arguments.container, "target": arguments.to, "rejections": against})
     elif against:
@@ -127,7 +141,13 @@ def _follow(path: str, body: dict[str, Any], *, as_json: bool) -> int:
             _print_progress(line)
     if as_json:
         show.as_json(last)
-    if last.get("error") and not as_json:
+        return int(last.get("status", 0))
+    return _status(last)
+
+
+def _status(last: dict[str, Any]) -> int:
+    """Return the exit status that the last line of a job tells; raises its error."""
+    if last.get("error"):
         raise DaemonError(last)
     return int(last.get("status", 0))
 

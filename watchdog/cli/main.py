@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, told_of
 from migrator.host.facts import own_version
 from migrator.model import Method
 from migrator.protocol.journal import Side
 from migrator.recovery.by_hand import Wish
-from watchdog.cli import act, cluster, offline, policy, quiet, watch
+from watchdog.cli import act, cluster, offline, policy, quiet, show, watch
 from watchdog.policy.score import Truth
 from watchdog.settings import DIRECTORY, SETTINGS
 
@@ -25,6 +25,7 @@ exit status:
   7  policy try: the gravest verdict is suspect
   8  policy try: the gravest verdict is failing
   9  policy try: a device, or a file, cannot be judged
+  130  interrupted; what was begun goes on in lifeboatd
 
 examples:
   lifeboat status                          how is this host?
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except LifeboatError as error:
         sys.stderr.write(f"lifeboat: {error}\n")
+        if arguments.json:
+            show.as_json(told_of(error))
         return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("lifeboat: interrupted; what was begun goes on in lifeboatd\n")
@@ -108,7 +111,13 @@ def _add_acting(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     drill = _verb(verbs, "drill", act.drill, "a fire drill: a marked signal, and canaries leave and come back")
     drill.add_argument("--all", action="store_true", help="all containers, not only lifeboat.canary=yes")
     _add_recover(verbs)
-    _verb(verbs, "cancel", act.cancel, "stop the evacuation under way; what is not committed goes back")
+    _verb(
+        verbs,
+        "cancel",
+        act.cancel,
+        "stop the evacuation under way; what is not committed goes back, this host stays cordoned, and one that is "
+        "failing is paused: it evacuates nothing by itself until lifeboat resume",
+    )
     _verb(verbs, "cordon", act.set_flag, "take no containers from other hosts")
     _verb(verbs, "uncordon", act.set_flag, "take containers again")
     _verb(verbs, "pause", act.set_flag, "do not evacuate by itself")

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from migrator.errors import UsageError
 from watchdog.cli import show
 from watchdog.cli.client import DaemonError, ask, follow
 from watchdog.cli.quiet import silences_shown
@@ -95,6 +96,10 @@ def check(arguments: argparse.Namespace) -> int:
     """Say for each container whether it could be moved now; exit status 3 when one could not."""
     if arguments.deep:
         return _check_deep(arguments)
+    if arguments.to:
+        raise UsageError(
+            "--to is for --deep alone", code="bad-arguments", hint=f"lifeboat check --deep --to {arguments.to}"
+        )
     query = f"?container={quote(arguments.container)}" if arguments.container else ""
     found = ask("GET", f"/v1/check{query}")
     if arguments.json:
@@ -106,6 +111,12 @@ def check(arguments: argparse.Namespace) -> int:
 
 def _check_deep(arguments: argparse.Namespace) -> int:
     """Move a throwaway container to each host, and say how that went."""
+    if arguments.container:
+        raise UsageError(
+            "--deep moves a throwaway container, not one of yours",
+            code="bad-arguments",
+            hint=f"lifeboat check {arguments.container}, or lifeboat check --deep",
+        )
     last: dict[str, Any] = {}
     for line in follow("/v1/probe", {"target": arguments.to}):
         last = line
@@ -147,12 +158,20 @@ def print_verdicts(found: list[dict[str, Any]]) -> None:
 def plan(arguments: argparse.Namespace) -> int:
     """Show what this host would do by itself now: move everything, or only what a failing device takes along."""
     query = f"?method={arguments.method}" if arguments.method else ""
-    found = ask("GET", f"/v1/plan{query}")
-    if arguments.json:
+    return tell_plan(ask("GET", f"/v1/plan{query}"), as_json=arguments.json)
+
+
+def tell_plan(found: dict[str, Any], *, as_json: bool) -> int:
+    """Show a plan; exit status 3 when something that is to leave cannot."""
+    if as_json:
         show.as_json(found)
     else:
         print_plan(found)
-    return 0
+    return 3 if _stuck(found) else 0
+
+
+def _stuck(found: dict[str, Any]) -> list[str]:
+    return [item["container"] for item in found["migrations"] if not item["target"] and not item["kept"]]
 
 
 def print_plan(found: dict[str, Any]) -> None:
@@ -160,9 +179,8 @@ def print_plan(found: dict[str, Any]) -> None:
     late = [item["container"] for item in found["migrations"] if item["late"]]
     if late:
         show.line(f"NOT IN TIME, this host lasts about {found['time_left_s']:.0f} s: {', '.join(late)}")
-    stuck = [item for item in found["migrations"] if not item["target"] and not item["kept"]]
-    if stuck:
-        show.line(f"NO TARGET: {', '.join(item['container'] for item in stuck)}")
+    if stuck := _stuck(found):
+        show.line(f"NO TARGET: {', '.join(stuck)}")
     rows = [
         (
             item["container"],

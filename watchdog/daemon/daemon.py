@@ -13,12 +13,13 @@ from pathlib import Path
 from migrator.engine import Engine
 from migrator.errors import PrerequisiteError
 from migrator.health import Health, Lead, Verdict
-from migrator.model import EvacuationPlan, Method, Phase
+from migrator.model import EvacuationPlan, Method, MigrationOutcome
 from migrator.peers.membership import PeerDirectory
 from watchdog.alerts.deliver import Deliverer
 from watchdog.alerts.outbox import Outbox
 from watchdog.daemon.bell import Bell
 from watchdog.daemon.drill import Drill, is_drill
+from watchdog.daemon.evacuation import migration_end
 from watchdog.daemon.evacuations import Evacuations
 from watchdog.daemon.flags import FlagFile
 from watchdog.daemon.heartbeat import notify
@@ -298,19 +299,17 @@ class Daemon:
         engine = self.moving()
 
         def work(job: Job) -> dict[str, object]:
+            fellows: list[MigrationOutcome] = []
             outcome = engine.migrate(
                 container,
                 target,
                 method,
                 lambda event: job.say(event.model_dump(mode="json", exclude_none=True)),
-                beside=self.telling.outcome,
+                beside=fellows.append,
             )
-            self.telling.outcome(outcome)
-            return {
-                "outcome": outcome.model_dump(mode="json"),
-                "status": 0 if outcome.phase is Phase.DONE else 4,
-                "error": outcome.error,
-            }
+            for ended in (*fellows, outcome):
+                self.telling.outcome(ended)
+            return migration_end(outcome, fellows)
 
         return self.jobs.start(f"migration of {container}", work)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from migrator.choice.labels import wishes
 from migrator.engine import Engine
-from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
+from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
 from migrator.health import Verdict
+from watchdog.daemon.evacuation import exit_status
 from watchdog.daemon.jobs import Job
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.readings import Readings
@@ -104,6 +105,7 @@ class Drill:
         self._wait(lambda: evacuation is not None and evacuation.ended, EVACUATION_LIMIT_S, "the evacuation")
         last = evacuation.lines[-1] if evacuation else {}
         moved: list[dict[str, Any]] = last.get("moved", [])
+        report.lost = last.get("status") == CallAHumanError.exit_status
         for item in moved:
             report.step(
                 "moved", f"{item['container']} runs on {item['target']}, frozen for {item['freeze_ms']:.0f} ms"
@@ -154,6 +156,7 @@ class _Report:
         self._began_at = time.monotonic()
         self._steps: list[dict[str, Any]] = []
         self._failures: list[str] = []
+        self.lost = False  # a container neither left nor runs here as before
 
     def step(self, what: str, words: str) -> None:
         """Tell of one step."""
@@ -171,5 +174,5 @@ class _Report:
         verdict = "failed" if self._failures else "passed"
         text = f"the drill {verdict}: {len(moved)} of {len(names)} containers left and "
         text += f"{sum(step['step'] == 'back' for step in self._steps)} came back"
-        status = 4 if self._failures else 0
+        status = exit_status(left=bool(self._failures), lost=self.lost)
         return {"message": text, "steps": self._steps, "failures": self._failures, "status": status}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from migrator.engine import Engine
-from migrator.errors import CommandError
+from migrator.errors import CallAHumanError, CommandError, ExecutionError
 from migrator.model import ContainerFacts, EvacuationPlan, MigrationOutcome, Phase
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.daemon.jobs import Job
@@ -51,7 +51,8 @@ class Evacuation:
             return self._tell_nothing(concerned)
         plan = self._planned(concerned)
         if self._order.again and not any(item.target for item in plan.migrations):
-            return {"message": "still nobody can take what is here", "moved": [], "left": {}, "status": 4}
+            status = exit_status(left=True, lost=any(item.lost for item in plan.migrations))
+            return {"message": "still nobody can take what is here", "moved": [], "left": {}, "status": status}
         self._tell_plan(plan, job, concerned.lost)
         queue = MoveQueue(
             self._engine,
@@ -121,7 +122,7 @@ class Evacuation:
         event = Event(host=self._host, severity=severity, kind=Kind.EVACUATION_ENDED, text=text, outcome=outcome)
         self._alert(event)
         times = {"planned_s": plan.ends_s, "took_s": round(took_s, 1)}
-        return {"message": text, **outcome, **times, "status": 4 if left else 0}
+        return {"message": text, **outcome, **times, "status": exit_status(left=bool(left), lost=bool(moves.lost))}
 
 
 def planned(engine: Engine, order: Order, concerned: Concerned) -> EvacuationPlan:
@@ -139,6 +140,28 @@ def held_memory(plan: EvacuationPlan) -> dict[str, int]:
     return held
 
 
+def exit_status(*, left: bool, lost: bool) -> int:
+    """Return the exit status of moves by whether some did not leave, and whether some of these do not run here."""
+    if lost:
+        return CallAHumanError.exit_status
+    return ExecutionError.exit_status if left else 0
+
+
+def migration_end(outcome: MigrationOutcome, fellows: Sequence[MigrationOutcome]) -> dict[str, Any]:
+    """Return the last line of a migration by hand, of a container or of a pod; its error is the gravest one."""
+    unwell = [item for item in (outcome, *fellows) if item.phase is not Phase.DONE]
+    lost = [item for item in unwell if item.phase is Phase.LOST]
+    gravest = next(iter((*lost, *unwell)), outcome)
+    whose = "" if gravest is outcome else f"{gravest.container} of its pod: "
+    return {
+        "outcome": outcome.model_dump(mode="json"),
+        "status": exit_status(left=bool(unwell), lost=bool(lost)),
+        "error": f"{whose}{gravest.error}",
+        "code": gravest.error_code,
+        "hint": _where_to_look(gravest) if lost else "",
+    }
+
+
 def migration_event(host: str, outcome: MigrationOutcome) -> Event:
     """Return the alert about how a migration ended."""
     told = outcome.model_dump(mode="json")
@@ -149,5 +172,11 @@ def migration_event(host: str, outcome: MigrationOutcome) -> Event:
     if outcome.phase is Phase.ABORTED:
         text = f"{outcome.container} stays on {outcome.source}: {outcome.error}"
         return Event(host=host, severity=Severity.WARNING, kind=Kind.MIGRATION_ENDED, text=text, outcome=told)
-    text = f"{outcome.container} needs a human: {outcome.error}"
+    look = _where_to_look(outcome)
+    text = f"{outcome.container} needs a human: {outcome.error}" + (f"; {look}" if look else "")
     return Event(host=host, severity=Severity.CRITICAL, kind=Kind.CALL_A_HUMAN, text=text, outcome=told)
+
+
+def _where_to_look(outcome: MigrationOutcome) -> str:
+    """Return the command that tells more of what was lost; empty when its error names one."""
+    return "" if "lifeboat " in outcome.error else f"see: lifeboat recover {outcome.migration}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, told_of
 
 KEPT_JOBS = 50
 
@@ -78,7 +78,7 @@ class Jobs:
         try:
             job.end(work(job))
         except LifeboatError as error:
-            job.end({"error": error.message, "code": error.code, "hint": error.hint, "status": error.exit_status})
+            job.end(told_of(error))
         except BaseException as error:
             job.end({"error": repr(error), "code": "internal", "hint": "", "status": 70})
             raise

@@ -12,8 +12,9 @@ from pathlib import Path
 import watchdog
 from migrator.errors import LifeboatError, PrerequisiteError
 from watchdog.admin import AdminServer
-from watchdog.daemon.daemon import Daemon, is_root
+from watchdog.daemon.daemon import Daemon, Places, is_root
 from watchdog.daemon.heartbeat import notify
+from watchdog.policy.load import load_policy, timing_of
 from watchdog.settings import ADMIN_SOCKET, SETTINGS, load_settings
 
 
@@ -25,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 stopped, 2 bad settings or policies, 3 a prerequisite is missing.",
     )
     parser.add_argument("--settings", type=Path, default=SETTINGS, metavar="FILE", help="settings to use")
-    parser.add_argument("--check", action="store_true", help="read settings and policies, and stop")
+    parser.add_argument("--check", action="store_true", help="say whether settings and policies are good, and stop")
     return parser
 
 
@@ -37,11 +38,23 @@ def main() -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         _check_package()
-        daemon = Daemon(load_settings(arguments.settings))
-        return 0 if arguments.check else _serve(daemon)
+        if arguments.check:
+            return check(arguments.settings)
+        return _serve(Daemon(load_settings(arguments.settings)))
     except LifeboatError as error:
         sys.stderr.write(f"lifeboatd: {error}\n")
         return error.exit_status
+
+
+def check(settings: Path, places: Places | None = None) -> int:
+    """Read settings and policies as the daemon would, and say that they are good; nothing else is opened.
+
+    Raises `FileError` when they are not.
+    """
+    where = places or Places()
+    policy = load_policy(where.shipped, where.local, timing_of(load_settings(settings).signals))
+    sys.stdout.write(f"settings and {len(policy.rules)} rules are good\n")
+    return 0
 
 
 def _serve(daemon: Daemon) -> int:

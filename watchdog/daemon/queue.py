@@ -32,6 +32,7 @@ class Moves:
 
     done: list[MigrationOutcome] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)  # of those still here: they do not run as before, a human must look
 
 
 @dataclass
@@ -88,6 +89,7 @@ class MoveQueue:
                 job.say({"container": item.container, "message": item.reason})
             elif item.target is None:
                 self._moves.left[item.container] = item.reason
+                self._moves.lost |= {item.container} if item.lost else set()
             else:
                 self._line_up(item, number)
         with ThreadPoolExecutor(self._at_once, "move") as workers:
@@ -161,6 +163,8 @@ class MoveQueue:
         for fellow in container.beside:
             self._tell(fellow)
         fellows, container.beside = container.beside, []
+        outcomes = [*fellows, *([result] if isinstance(result, MigrationOutcome) else [])]
+        self._moves.lost |= {item.container for item in outcomes if item.phase is Phase.LOST}
         if isinstance(result, _Refused):
             reason, code = result.reason, result.code
             job.say({"container": name, "message": reason})
@@ -173,8 +177,7 @@ class MoveQueue:
                 return True
         if code in GONE:
             return True
-        lost = isinstance(result, MigrationOutcome) and result.phase is Phase.LOST
-        if not lost and not job.stopping and self._try_again(container, code):
+        if name not in self._moves.lost and not job.stopping and self._try_again(container, code):
             return False
         self._leave(container, reason)
         return True
