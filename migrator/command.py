@@ -7,6 +7,7 @@ bounded output. Programs that outlive the call (a pager, a parked restore) go th
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import shlex
@@ -14,16 +15,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from migrator.errors import CommandError
 
+_log = logging.getLogger(__name__)
+
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 
 SYSTEMD_WORDS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """sd_notify(3), sd_watchdog_enabled(3): podman would write them into a container's description."""
+END_WAIT_S = 5.0  # of a program that was killed
 LOOK_S = 0.5  # how often `go_on` is asked
 
 
@@ -70,16 +75,14 @@ def run(
     try:
         output, errors = _communicate(process, stdin, timeout_s, go_on)
     except subprocess.TimeoutExpired as error:
-        kill_group(process)
-        process.communicate()
+        give_up(process)
         raise CommandError(
             f"{shlex.join(argv)} did not finish within {timeout_s:g} s",
             code="command-timeout",
             temporary=True,
         ) from error
     except BaseException:
-        kill_group(process)
-        process.communicate()
+        give_up(process)
         raise
     result = CommandResult(tuple(argv), process.returncode, text(output), text(errors))
     if check and result.status != 0:
@@ -145,6 +148,17 @@ def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
         finally:
             os.close(pidfd)
     return process.poll()
+
+
+def give_up(process: subprocess.Popen[bytes]) -> None:
+    """Kill a spawned program and wait for its end, but not for ever: one in a dead disk's queue does not die."""
+    kill_group(process)
+    if wait(process, END_WAIT_S) is None:
+        _log.error("process %d was killed and does not end: %s", process.pid, process.args)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -149,17 +149,23 @@ class ControlClient:
 
 
 def _connect(path: Path, timeout_s: float, what: str) -> socket.socket:
+    """Return a connection; one that is there but takes no call (it stands still) is late, not absent."""
     deadline = time.monotonic() + timeout_s
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
         try:
             connection.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
             connection.close()
             if time.monotonic() > deadline:
-                raise ExecutionError(f"{what} did not come up", code="control-absent") from error
+                there = isinstance(error, BlockingIOError)  # as many call it already as may wait
+                said = f"did not answer within {timeout_s:g} s" if there else "did not come up"
+                code = "control-timeout" if there else "control-absent"
+                raise ExecutionError(f"{what} {said}", code=code) from error
             time.sleep(0.005)
         else:
+            connection.setblocking(True)
             return connection
 
 

@@ -34,11 +34,11 @@ from migrator.peers.membership import PeerDirectory
 from migrator.peers.neighbours import HealthTold, Neighbours, Survey
 from migrator.peers.server import Member
 from migrator.peers.stream_server import StreamHandler
-from migrator.protocol.journal import Entry, Journal, Side
+from migrator.protocol.journal import Journal, Side
 from migrator.protocol.timeline import Observer
 from migrator.recovery.by_hand import Settlement
 from migrator.recovery.incoming import Caretaker, adopted
-from migrator.recovery.outgoing import Ended, SourceRecovery
+from migrator.recovery.outgoing import Ended, Failed, SourceRecovery, entry_of
 from migrator.recovery.revival import Revival
 from migrator.registry.opening import open_registry
 from migrator.registry.records import Presence
@@ -80,6 +80,8 @@ class Engine:
         """`health` returns how this host is."""
         self._registry = open_registry(registry or RegistrySettings(), host, peers.pki, self._presence)
         self._claims = Claims()
+        self._ended: Ended = lambda _: None
+        self._failed: Failed = lambda _: None
         self._host = host
         self._settings = settings
         self._peers = peers
@@ -204,6 +206,7 @@ class Engine:
                 observe=lambda _: None,
                 place=Place(stopped=stopped),
             ).run()
+        self._look_after(container.id, outcome)
         if outcome.phase is Phase.KEPT:
             self._stager.kept(container, target, outcome.migration)
         return outcome
@@ -274,10 +277,18 @@ class Engine:
         return outcomes[0]
 
     def _look_after(self, container: str, outcome: MigrationOutcome) -> None:
-        if outcome.phase is Phase.LOST:  # it was told; the waiting goes on
-            self._follow(outcome.migration, lambda _: None, lambda _: None)
+        if not self._is_settled(outcome.migration):  # it was told; the work on it, or the waiting, goes on
+            self._follow(outcome.migration, self._ended, self._failed)
         elif outcome.phase is Phase.DONE and container in self._stager.targets:
             threading.Thread(target=self._stager.withdraw, args=(container,), name="withdraw", daemon=True).start()
+
+    def _is_settled(self, migration: str) -> bool:
+        """Say whether the journal says so; one that cannot be read does not."""
+        try:
+            entry = self._journal.entry(migration)
+        except LifeboatError:
+            return False
+        return entry is not None and entry.settled
 
     def take_up(self) -> None:
         """After a restart, before peers may call: know the incoming migrations that have no end yet."""
@@ -290,6 +301,7 @@ class Engine:
         `ended` takes how each migration away from here ended, and what was lost here; `failed` takes the
         words for a human where that could not be done.
         """
+        self._ended, self._failed = ended, failed
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
                 self._follow(entry.migration, ended, failed)
@@ -301,24 +313,21 @@ class Engine:
     def _follow(
         self, migration: str, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
     ) -> None:
-        work = (self._journal.entry(migration), ended, failed)
+        work = (migration, ended, failed)
         threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
 
-    def _recover(
-        self, entry: Entry, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
-    ) -> None:
+    def _recover(self, migration: str, ended: Ended, failed: Failed) -> None:
         try:
+            entry = entry_of(self._journal, migration)
+            if entry is None:  # it was refused before anything was done
+                return
             recovery = SourceRecovery(self._departure, entry, self._peers)
             container = recovery.journey.container
             with self._claims.claim(container.id, container.name):
                 recovery.run(ended, failed)
         except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
-            error = failure(raised)
-            name, see = (
-                f"the migration {entry.migration} of {entry.container}",
-                f"lifeboat recover {entry.migration}",
-            )
-            failed(f"{name} could not be brought to an end: {error}; see: {see}")
+            why = f"{failure(raised)}; see: lifeboat recover {migration}"
+            failed(f"the migration {migration} could not be brought to an end: {why}")
 
     @property
     def settlement(self) -> Settlement:

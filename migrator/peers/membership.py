@@ -79,6 +79,10 @@ class PeerDirectory:
         known = ", ".join(peer.name for peer in self.peers()) or "none"
         raise UsageError(f"{name!r} is no host of this cluster", code="unknown-peer", hint=f"peers: {known}")
 
+    def known(self, name: str) -> Peer:
+        """Return one host, also one that was removed meanwhile: whoever calls that hears so (`PeerClient`)."""
+        return self.roll.named(name) or Peer(name=name, address="0.0.0.0")  # noqa: S104  nowhere
+
     def learn(self, roll: Roll) -> bool:
         """Take a roll that another peer knows; return whether it was newer than ours.
 

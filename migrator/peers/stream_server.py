@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
+from migrator.command import give_up, kill_group, spawn
 from migrator.errors import ExecutionError, LifeboatError, NotAllowedError
 from migrator.peers.identity import Identity, RollFile, check_member
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
-from migrator.peers.streams import PART, Header, end, read_line
+from migrator.peers.streams import PART, Header, read_line
 from migrator.peers.tls import BUFFER_BYTES, Door, hang_up, server_context, welcome
 from migrator.vital import vital_thread
 
@@ -154,7 +154,7 @@ def feed_command(
         _, errors = process.communicate()
     finally:
         timer.cancel()
-        end(process)
+        give_up(process)
     if process.returncode != 0:
         said = errors.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
         raise ExecutionError(f"{argv[0]}: {said}"[:1000], code="copy-failed")
@@ -202,4 +202,4 @@ def join_command(link: ssl.SSLSocket, argv: list[str], timeout_s: float, *, star
                 process.wait(30)
         finally:
             timer.cancel()
-            end(process)
+            give_up(process)

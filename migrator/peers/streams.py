@@ -12,13 +12,12 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.command import kill_group, spawn
+from migrator.command import give_up, spawn
 from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.peers.identity import PEERS
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
@@ -80,7 +79,7 @@ def send_command_output(
         except OSError as error:
             raise PeerError(f"the stream to {peer} broke: {error}", code="stream-lost", temporary=True) from error
         finally:
-            end(process)
+            give_up(process)
     if "error" in answer:
         raise PeerError(f"{peer}: {printable(answer['error'])}", code=printable(answer.get("code", "peer-failed")))
 
@@ -97,16 +96,6 @@ def connect_standard_streams(directory: Path, peer: str, header: Header) -> int:
     with suppress(LinkLostError, PlainEndedError):
         Relay(link, standard_input, into=standard_output).run()
     return 0
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program that is still there, and give back what belongs to it."""
-    kill_group(process)
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-    process.wait()
 
 
 def _stream_address(directory: Path, peer: str) -> tuple[str, int]:

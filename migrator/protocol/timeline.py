@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from migrator.errors import LifeboatError
 from migrator.model import DrainDetails, Method, MigrationEvent, MigrationOutcome, Phase, PhaseTime
 from migrator.protocol.journal import Journal
 from migrator.protocol.messages import Report
 
+_log = logging.getLogger(__name__)
+
 Observer = Callable[[MigrationEvent], None]
+
+
+@contextmanager
+def _as_far_as_the_disk_goes() -> Iterator[None]:
+    try:
+        yield
+    except LifeboatError as error:
+        _log.error("how a migration ended is in no journal: %s", error)
 
 
 class Timeline:
@@ -73,8 +85,9 @@ class Timeline:
         waited_s: float = 0.0,
         parked_s: float = 0.0,
     ) -> MigrationOutcome:
-        """Enter a final phase and return the outcome, journalled."""
-        self.enter(phase, str(error) if error else "")
+        """Enter a final phase and return the outcome, journalled; what no disk takes is unsettled, and returned."""
+        with _as_far_as_the_disk_goes():
+            self.enter(phase, str(error) if error else "")
         outcome = MigrationOutcome(
             migration=self._migration,
             container=self._container,
@@ -92,7 +105,8 @@ class Timeline:
             error_code=error.code if error else "",
             error=str(error) if error else "",
         )
-        self._journal.finish(outcome, settled=settled)
+        with _as_far_as_the_disk_goes():
+            self._journal.finish(outcome, settled=settled)
         return outcome
 
     def _close_phase(self, moment: float) -> None:

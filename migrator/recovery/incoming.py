@@ -70,6 +70,7 @@ class Caretaker:
         """Settle what can be settled now; one that fails is looked at again later."""
         for reception in self._receptions():
             try:
+                take_up(reception)
                 self._settle(reception)
             except Exception as raised:  # noqa: BLE001  one that nobody can settle keeps no other from it
                 _log.warning("migration %s: %s", reception.proposal.migration, failure(raised))
@@ -136,13 +137,20 @@ class Caretaker:
             if reception.delivery.trouble:
                 self._call(reception, f"{reason}; {reception.delivery.trouble}")
         elif fallback is Fallback.COLD:
-            reception.fall_back()
-            what = f"{reason}; started anew from its files; see: lifeboat show {reception.proposal.migration}"
-            self._tell(reception.record.outcome(Phase.LOST, what))
+            self._start_anew(reception, reason)
         elif kept is not None:
             self._go_back(reception, reason, kept)
         else:
             self._call(reception, reason)
+
+    def _start_anew(self, reception: Reception, reason: str) -> None:
+        try:
+            reception.fall_back()
+        except LifeboatError as error:
+            self._call(reception, f"{reason}; it cannot be started anew: {error}; see: lifeboat recover")
+            raise
+        what = f"{reason}; started anew from its files; see: lifeboat show {reception.proposal.migration}"
+        self._tell(reception.record.outcome(Phase.LOST, what))
 
     def _fallback(self, reception: Reception) -> Fallback:
         """Return what is to be done; a pod starts anew as a whole or not at all, and goes back to no checkpoint."""
@@ -211,13 +219,19 @@ def adopted(hall: Hall, journal: Journal) -> list[Reception]:
     for entry in journal.entries(unfinished=True):
         if entry.side is not Side.TARGET:
             continue
-        reception = Reception(hall, Proposal.model_validate_json(entry.request))
+        reception = Reception(hall, Proposal.model_validate_json(entry.request), adopted=False)
         try:
-            reception.adopt(_shim(reception.directory))
-        except (LifeboatError, OSError) as error:
-            _log.error("migration %s cannot be taken up: %s", entry.migration, error)
+            take_up(reception)
+        except (LifeboatError, OSError) as error:  # the caretaker tries it again
+            _log.error("migration %s cannot be taken up yet: %s", entry.migration, error)
         found.append(reception)
     return found
+
+
+def take_up(reception: Reception) -> None:
+    """Join a reception to what lived on of it, unless that is done; until then nobody hears how it stands."""
+    if not reception.adopted:
+        reception.adopt(_shim(reception.directory))
 
 
 def _shim(directory: Path) -> ControlClient | None:

@@ -16,7 +16,7 @@ from migrator.errors import ExecutionError, LifeboatError, failure
 from migrator.model import MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol.journal import Decision, Entry, Fate
+from migrator.protocol.journal import Decision, Entry, Fate, Journal
 from migrator.protocol.messages import Report, Standing
 from migrator.protocol.steps import Claim, claim_after_reboot
 from migrator.runtime import podman, tombstone
@@ -32,6 +32,16 @@ Failed = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 
+def entry_of(journal: Journal, migration: str) -> Entry | None:
+    """Return what the journal knows of a migration, as soon as it can be read."""
+    while True:
+        try:
+            return journal.entry(migration)
+        except LifeboatError as error:
+            _log.error("%s", error)
+            time.sleep(AGAIN_S)
+
+
 class SourceRecovery:
     """One migration away from this host that has no end yet."""
 
@@ -39,7 +49,7 @@ class SourceRecovery:
         self._shared = shared
         self._entry = entry
         self.journey = Journey.model_validate_json(entry.request)
-        self.client = PeerClient(peers.peer(self.journey.target), peers.pki)
+        self.client = PeerClient(peers.known(self.journey.target), peers.pki)
         self.migration = SourceMigration(
             shared,
             migration=entry.migration,
@@ -51,7 +61,24 @@ class SourceRecovery:
         )
 
     def run(self, ended: Ended, failed: Failed) -> None:
-        """Bring it to its end, however long that takes; `failed` takes what a human must know meanwhile."""
+        """Bring it to its end, however long that takes; `failed` takes what a human must know meanwhile.
+
+        What fails is tried again: a podman that does not answer, a disk that takes no row.
+        """
+        told = ""
+        while True:
+            try:
+                self._bring_to_an_end(ended, failed)
+            except Exception as raised:  # noqa: BLE001  whatever it is, the container is still owed its end
+                error = failure(raised)
+                if error.code != told:
+                    failed(f"{self.journey.container.name} has still no end of its migration: {error}")
+                told = error.code
+                time.sleep(AGAIN_S)
+            else:
+                return
+
+    def _bring_to_an_end(self, ended: Ended, failed: Failed) -> None:
         self.migration.holding.adopt()
         if self._entry.decision is None and self._was_down_in_the_freeze and not self._ours(failed):
             self.migration.company.decide(Decision.COMMIT)
@@ -112,4 +139,6 @@ class SourceRecovery:
     def _revert(self) -> MigrationOutcome:
         """Give the container back; one whose host was down starts as its restart policy would have it."""
         error = ExecutionError("lifeboatd ended before the commit; the container stays here", code="daemon-ended")
+        if (told := self._entry.outcome) is not None:  # it could not be taken back at once
+            error = ExecutionError(f"{told.error}; now it runs here", code="taken-back-late")
         return self.migration.revert(error)

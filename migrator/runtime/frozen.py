@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from migrator.errors import LifeboatError
+from migrator.errors import CommandError, ExecutionError, LifeboatError
 from migrator.network import gate, repair
 from migrator.runtime.cgroup import Cgroup
 from migrator.runtime.runc import first_pid
@@ -15,6 +15,9 @@ from migrator.runtime.scope import end_scope, scope_active
 
 LET_GO_S = 1.0
 """How long CRIU may take to let go of a tree; when it is killed instead, the frozen cgroup must hold it."""
+
+UNKNOWN = "container does not exist"
+"""What `runc state` says of one it does not know (libcontainer, ErrNotExist)."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +31,22 @@ class FrozenTree:
 
     @classmethod
     def find(cls, runc: str, container: str) -> FrozenTree | None:
-        """Return the tree of a container (its id), None when it has no processes here."""
+        """Return the tree of a container (its id), None when it has no processes here, or nobody can tell."""
         try:
-            pid = first_pid(runc, container)
-            return cls(Cgroup.of_process(pid), Path(f"/proc/{pid}/ns/net")) if pid else None
+            return cls.seek(runc, container)
         except (LifeboatError, ValueError, KeyError):
             return None
+
+    @classmethod
+    def seek(cls, runc: str, container: str) -> FrozenTree | None:
+        """As `find`; raises `LifeboatError` when nobody can tell."""
+        try:
+            pid = first_pid(runc, container)
+        except CommandError as error:
+            if UNKNOWN in error.message:
+                return None
+            raise
+        return cls(Cgroup.of_process(pid), Path(f"/proc/{pid}/ns/net")) if pid else None
 
     def hold(self) -> None:
         """Let its cgroup hold it from now on, whoever else is about to be killed.
@@ -43,10 +56,15 @@ class FrozenTree:
         _undo("the thaw", self.cgroup.ask_to_freeze)
 
     def give_back(self) -> None:
-        """Let it run on as if nothing had happened, once nobody holds it any more."""
+        """Let it run on as if nothing had happened, once nobody holds it any more; idempotent.
+
+        Raises `ExecutionError` when it runs and nobody hears it.
+        """
         _undo("sockets in repair", lambda: repair.end_repair(self.cgroup.pids()))
-        _undo("the gate", lambda: gate.open_gate(self.namespace))
+        failed = _undo("the gate", lambda: gate.open_gate(self.namespace))
         self.cgroup.thaw()
+        if failed is not None:
+            raise ExecutionError(f"its gate does not open: {failed}", code="gate-stuck") from failed
 
 
 def let_go(scope: str, find: Callable[[], FrozenTree | None]) -> None:
@@ -61,8 +79,10 @@ def let_go(scope: str, find: Callable[[], FrozenTree | None]) -> None:
         time.sleep(0.02)
 
 
-def _undo(what: str, step: Callable[[], object]) -> None:
+def _undo(what: str, step: Callable[[], object]) -> Exception | None:
     try:
         step()
     except (LifeboatError, OSError) as error:
         _log.error("undoing %s failed: %s", what, error)
+        return error
+    return None

@@ -158,6 +158,14 @@ def created_from(argv: Sequence[str], container: str) -> list[str]:
     return [*argv[:verb], CREATED_FROM + container, *argv[verb:]]
 
 
+def created_here(container: str, name: str) -> str:
+    """Return the id of a container of this name here that was `created_from` another (its id); empty for none."""
+    for inspected in inspect_all([name]):
+        if (inspected["Config"].get("Annotations") or {}).get(ORIGIN) == container:
+            return str(inspected["Id"])
+    return ""
+
+
 def _identity(network: NetworkAttachment, said: Sequence[str]) -> Iterator[str]:
     """Yield the options that give a container the addresses it has here, but for what is said already."""
     inside = (part for word in said for part in word.partition(":")[2].split(","))  # --network lan:ip=...,mac=...

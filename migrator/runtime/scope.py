@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, run, spawn, wait
+from migrator.command import give_up, kill_group, run, spawn, wait
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.runtime.cgroup import Cgroup
@@ -112,5 +112,4 @@ class Scope:
 
     def kill(self) -> None:
         """Kill the program and its process group."""
-        kill_group(self._process)
-        self._process.wait()
+        give_up(self._process)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn, wait
+from migrator.command import give_up, spawn, wait
 from migrator.container.watches import watched_paths
 from migrator.errors import ExecutionError
 from migrator.model import Method, Pager
@@ -118,11 +118,15 @@ class Dump:
         """Return the exit status of the dump, None when it still runs after `timeout_s` seconds."""
         return wait(self._process, timeout_s) if self._process is not None else None
 
+    def drop_memory(self) -> None:
+        """Remove the memory from the images: podman is about to put them into its archive, which nobody needs."""
+        for pages in self.images.glob("pages-*.img"):
+            pages.unlink(missing_ok=True)
+
     def kill(self) -> None:
         """End it the hard way: the tree stays frozen, its sockets may stay in repair mode."""
         if self._process is not None and self._process.poll() is None:
-            kill_group(self._process)
-            self._process.wait()
+            give_up(self._process)
 
     @property
     def running(self) -> bool:

@@ -256,6 +256,7 @@ class SourceShim:
         if self._order.method is Method.LAZY and self._dump.wait(RELEASE_WAIT_S) is None:
             self._dump.kill()
         self._cgroup.end(RELEASE_WAIT_S)
+        self._dump.drop_memory()
         self._status = 0
         return {"event": "released"}
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from migrator.errors import LifeboatError, failure
 from migrator.model import MigrationOutcome, Phase
-from migrator.protocol.journal import Decision
 from migrator.protocol.messages import Accepted, Keep, ParkRequest, Staged
 from migrator.source.migration import CONTROL_WAIT_S, REQUEST_WAIT_S, SourceMigration
 from migrator.storage import image
@@ -39,9 +38,8 @@ class Checkpoint(SourceMigration):
                 self._runs_again_at = time.time()
             self._bring(images, request)
         except Exception as error:  # noqa: BLE001  it ends in the journal whatever it was
-            self._shared.journal.decide(self.id, Decision.ABORT)
             self._withdraw()
-            return self.end(Phase.ABORTED, failure(error), settled=self._is_back)
+            return self._end_early(failure(error))
         finally:
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
@@ -55,7 +53,8 @@ class Checkpoint(SourceMigration):
         wish = Keep(checkpoint=self.id, source=self._shared.host, container=self._container, epoch=self._epoch - 1)
         self._target.call("POST", "/v1/checkpoints", wish, Staged, timeout_s=REQUEST_WAIT_S)
         self._copy_ahead()
-        self._owe_back()
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
         request = self.holding.park(self._target, Accepted(migration=self.id, needs_image=False, pager_port=0))
         self._timeline.tell("parked")
         return request

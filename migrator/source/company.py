@@ -7,6 +7,7 @@ the target needs nothing more for any. In the journal a word about one of them i
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from migrator.protocol.journal import Decision, Fate, Journal
 from migrator.protocol.steps import may_release
 from migrator.runtime import podman, tombstone
 from migrator.runtime.pods import has_pod, remove_pod
+
+_log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # how soon one who waits notices that something has died
 
@@ -52,6 +55,8 @@ class Company:
         self._failed: LifeboatError | None = None
         self._provided: set[str] = set()
         self._troubled: LifeboatError | None = None
+        self._committing = False  # whether a `commit` may be on disk
+        self._given_up = False  # an `abort` that is on no disk
 
     @property
     def alone(self) -> bool:
@@ -117,7 +122,26 @@ class Company:
 
     def decide(self, word: Decision) -> Decision:
         """Write one decision for all, unless there is one; return what holds, on disk."""
+        with self._changed:
+            if word is Decision.COMMIT and self._given_up:
+                return Decision.ABORT
+            self._committing = self._committing or word is Decision.COMMIT
         return self._journal.decide_all(self.migrations, word)
+
+    def give_up(self) -> Decision:
+        """As `decide` with `abort`, which holds even where no row can be written: nobody but us writes `commit`.
+
+        Raises `LifeboatError` when that was tried: then it may be on disk, and nobody knows before it can be read.
+        """
+        try:
+            return self.decide(Decision.ABORT)
+        except LifeboatError as error:
+            with self._changed:
+                if self._committing:
+                    raise
+                self._given_up = True
+            _log.error("it is given back without a row in the journal: %s", error)
+            return Decision.ABORT
 
     def seal(self, fate: Fate) -> Fate:
         """Write one fate for all, unless there is one; return what holds, on disk."""

@@ -25,6 +25,23 @@ from migrator.source.holding import Holding
 
 CONTROL_WAIT_S = 10.0
 POLL_S = 0.2
+STUCK_S = 600.0  # files that a power cut would take have to be written to slow disks meanwhile
+
+
+class Patience:
+    """With a target that answers, but whose migration does not get on."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._seen: tuple[str, int | None] | None = None
+        self._since = 0.0
+
+    def over(self, report: Report) -> bool:
+        """Say whether it has stood so for too long; of a tree that drains, only files may be missing for longer."""
+        now, seen = time.monotonic(), (report.standing, report.drained_bytes)
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        return now - self._since > (self._limit_s if report.standing is Standing.RESTORED else STUCK_S)
 
 
 class Handover:
@@ -50,6 +67,7 @@ class Handover:
         self._timeline = timeline
         self.opened_at: float | None = None
         self.report: Report | None = None
+        self._refused = ""  # why the target did not take the commit
 
     def run(self) -> None:
         """Bring a migration to its end whose commit was told; raises `LifeboatError` when a human is needed."""
@@ -60,6 +78,7 @@ class Handover:
         """Follow the target's word until the container is released here, or `going_on` says no."""
         limit_s = self._shared.settings.reconnect_limit_s
         deadline = time.monotonic() + limit_s
+        patience = Patience(limit_s)
         while going_on():
             report = self._ask()
             if report is not None:
@@ -74,6 +93,8 @@ class Handover:
                 self._company.check_trouble()
             if step is SourceStep.TELL:
                 self.tell()
+            if step in (SourceStep.TELL, SourceStep.WAIT) and report is not None and patience.over(report):
+                raise self._stuck(report)
             if step is SourceStep.CALL_A_HUMAN:
                 raise self._human(report)
             self._holding.look_after()
@@ -87,8 +108,9 @@ class Handover:
         try:
             self._say_commit(self._holding.in_flight())
         except LifeboatError as error:
-            self._timeline.tell(f"{self._target.name} does not take the commit: {error}")
-            time.sleep(POLL_S)
+            if str(error) != self._refused:  # once, for it is asked often
+                self._refused = str(error)
+                self._timeline.tell(f"{self._target.name} does not take the commit: {error}")
             return
         if self.opened_at is None:
             self.opened_at = time.time()
@@ -127,6 +149,14 @@ class Handover:
             f"it {here}, as it was at the switchover",
             code="drain-lost" if report.standing is Standing.LOST else "target-lost",
             hint=f"to let it run here again: {recover} --resume-here",
+        )
+
+    def _stuck(self, report: Report) -> ExecutionError:
+        why = f": {self._refused}" if report.standing is Standing.RESTORED and self._refused else ""
+        return ExecutionError(
+            f"{self._container.name} is {report.standing} on {self._target.name} and does not get on{why}",
+            code="target-stuck",
+            hint=f"look at the disks and the log of lifeboatd there; lifeboat recover {self._id} tells more",
         )
 
     def _unwritten(self, report: Report) -> ExecutionError:

@@ -85,7 +85,10 @@ class Holding(ABC):
 
     @abstractmethod
     def give_back(self) -> None:
-        """Let it run as if nothing had happened; the journal says that it is ours. Idempotent."""
+        """Let it run as if nothing had happened; the journal says that it is ours. Idempotent.
+
+        Raises `LifeboatError` or `OSError` when it does not run after that, or nobody knows.
+        """
 
     def resume(self) -> None:
         """As `give_back`, after the commit, by a human's word that the journal has."""
@@ -241,11 +244,13 @@ class ParkedCheckpoint(Holding):
                 done = True
         if not done:
             let_go(self._scope, self._tree)
-            if tree := self._tree():
+            if tree := self._seek():
                 tree.give_back()
         if self._podman is not None and self._podman.wait(PODMAN_END_WAIT_S) is None:
             self._podman.kill()
         self.close()
+        if (tree := self._seek()) and tree.cgroup.told_to_freeze:
+            raise ExecutionError("it stands frozen here", code="still-frozen")
 
     def look_after(self) -> None:
         """See `Holding.look_after`: a dead shim's work is taken over by another one, from the frozen tree."""
@@ -293,6 +298,9 @@ class ParkedCheckpoint(Holding):
 
     def _tree(self) -> FrozenTree | None:
         return FrozenTree.find(shim_order.real_runc(), self._container.id)
+
+    def _seek(self) -> FrozenTree | None:
+        return FrozenTree.seek(shim_order.real_runc(), self._container.id)
 
     def close(self) -> None:
         """See `Holding.close`."""

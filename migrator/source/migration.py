@@ -14,7 +14,6 @@ from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 from migrator.container.ipc import check_shared_objects
-from migrator.container.settle import start_missed
 from migrator.errors import ExecutionError, LifeboatError, failure
 from migrator.model import ContainerFacts, Method, MigrationOutcome, Phase, Treatment, Value
 from migrator.peers.client import PeerClient
@@ -30,6 +29,7 @@ from migrator.source.company import Stage
 from migrator.source.departure import Departure, Place
 from migrator.source.handover import Handover
 from migrator.source.holding import holding
+from migrator.source.taking_back import TakingBack
 from migrator.source.trees import memory_trees
 from migrator.storage import image
 from migrator.storage.sync import (
@@ -112,7 +112,7 @@ class SourceMigration:
             company=self.company,
         )
         self._frozen_at = 0.0
-        self._is_back = True  # whether nothing is left to be given back
+        self._taking_back = TakingBack(shared, container, self.company, self.holding)
         self._runs_again_at: float | None = None  # here, after a checkpoint
 
     def run(self) -> MigrationOutcome:
@@ -127,10 +127,21 @@ class SourceMigration:
                     self._commit()
             except Exception as raised:  # noqa: BLE001  it must end in the journal whatever it was
                 error = failure(raised)
-                if self.company.decide(Decision.ABORT) is Decision.ABORT:  # a target that asks must hear it
-                    return self.end(Phase.ABORTED, error, settled=self._is_back)
-                self._timeline.tell(f"the commit came first: {error}")
+                try:
+                    if self.company.give_up() is Decision.ABORT:
+                        return self._end_early(error)
+                except LifeboatError as unknown:  # it stands still until the journal can be read
+                    return self.end(Phase.LOST, unknown, settled=False)
+                with suppress(LifeboatError):
+                    self._timeline.tell(f"the commit came first: {error}")
             return self._after_commit()
+
+    def _end_early(self, error: LifeboatError) -> MigrationOutcome:
+        """It was not committed: it runs here, or has still to be taken back."""
+        if self._taking_back.runs:
+            return self.end(Phase.ABORTED, error, settled=self._taking_back.complete)
+        why = f"{error}; it does not run here yet: {self._taking_back.held_by}"
+        return self.end(Phase.LOST, ExecutionError(why, code="not-taken-back"), settled=False)
 
     def _begin(self) -> None:
         """Journal it, so that whatever dies the container is given back."""
@@ -150,8 +161,8 @@ class SourceMigration:
         return self.company.migrations if self._container.pod is not None else ()
 
     def _after_commit(self) -> MigrationOutcome:
-        self._shared.journal.learn_epoch(self._container.id, self._epoch)
         try:
+            self._shared.journal.learn_epoch(self._container.id, self._epoch)
             self.handover.tell()
             self._freeze_turn.close()
             self.handover.run()
@@ -163,7 +174,8 @@ class SourceMigration:
     def revert(self, error: LifeboatError) -> MigrationOutcome:
         """After a restart of the daemon: give the container back; the journal says that it is ours."""
         self.holding.adopt()
-        self._give_back()
+        self._taking_back.owe()
+        self._taking_back.do()
         self._withdraw()
         return self.end(Phase.ABORTED, error)
 
@@ -246,7 +258,8 @@ class SourceMigration:
 
     def _park(self, accepted: Accepted) -> None:
         """Stop on both sides one step before the deed."""
-        self._owe_back()
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
         request = self.holding.park(self._target, accepted)
         path = f"/v1/migrations/{self.id}/park"
         self._target.call("POST", path, request, Report, timeout_s=self._shared.settings.park_limit_s)
@@ -338,37 +351,9 @@ class SourceMigration:
     def _withdraw(self) -> None:
         """Undo: the target forgets this migration, which another member of its pod may have committed."""
         with suppress(LifeboatError):
-            if self.company.decide(Decision.ABORT) is Decision.COMMIT:
+            if self.company.give_up() is Decision.COMMIT:
                 return
             self._target.call("DELETE", f"/v1/migrations/{self.id}", None, Report, timeout_s=CONTROL_WAIT_S)
-
-    def _owe_back(self) -> None:
-        """From here on it has to be given back before this is settled."""
-        self._is_back = False
-        self._undo.callback(self._give_back)
-
-    def _give_back(self) -> None:
-        """Undo: the container runs on; pushed last, so it is done first. The row comes before the deed."""
-        if self.company.decide(Decision.ABORT) is Decision.COMMIT:
-            return
-        try:
-            self.holding.give_back()
-        except LifeboatError as error:
-            self._timeline.tell(f"the container could not be given back: {error}")
-        banned = tombstone.is_banned(self._shared.state, self._container)
-        tombstone.lift(self._shared.state, self._container)
-        if self._container.pod is not None:
-            tombstone.lift_infra(self._shared.state, self._container.pod.infra)
-        if banned and not podman.is_running(self._container.id):
-            self._make_up_for_ban()
-        self._is_back = True
-
-    def _make_up_for_ban(self) -> None:
-        """It ended while nothing might start it, by itself or with this host; do what would have been done then."""
-        try:
-            start_missed(self._container)
-        except LifeboatError as error:
-            self._timeline.tell(f"the container could not be started again: {error}")
 
     def end(self, phase: Phase, error: LifeboatError | None, *, settled: bool = True) -> MigrationOutcome:
         """Journal how it ended; what is not settled is looked after further (migrator.recovery.outgoing)."""

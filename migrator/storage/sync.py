@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrator.command import run
-from migrator.errors import CommandError, ExecutionError
+from migrator.command import LOOK_S, run
+from migrator.errors import CommandError, ExecutionError, LifeboatError
 from migrator.storage.disks import write_out
 from migrator.storage.tree import Snapshot, compare, scan
 
@@ -66,10 +68,32 @@ class Destination:
 
 def copy_ahead(tree: Tree, destination: Destination, timeout_s: float) -> Snapshot:
     """Copy a tree while its container runs; return the scan from which the copy began."""
-    write_out(tree.path)
+    _write_out(tree.path, timeout_s, destination.go_on)
     before = scan(tree.path)
     _rsync(tree, destination, timeout_s, [NANOSECONDS], attempts=AHEAD_ATTEMPTS)
     return before
+
+
+def _write_out(path: Path, timeout_s: float, go_on: Callable[[], None]) -> None:
+    """Write a file system out, but wait no longer than may be copied: a slow disk may need minutes."""
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            write_out(path)
+        except (LifeboatError, OSError) as error:
+            failed.append(error)
+        done.set()
+
+    threading.Thread(target=write, name="write-out", daemon=True).start()  # nothing can end it
+    deadline = time.monotonic() + timeout_s
+    while not done.wait(LOOK_S):
+        go_on()
+        if time.monotonic() > deadline:
+            raise ExecutionError(f"{path} is not written out after {timeout_s:g} s", code="copy-failed")
+    if failed:
+        raise failed[0]
 
 
 def copy_difference(tree: Tree, destination: Destination, before: Snapshot | None, timeout_s: float) -> bool:

@@ -90,9 +90,15 @@ class Arrival(ABC):
         """Let it speak and run; return when (Unix seconds)."""
 
     @property
+    def known_as(self) -> str:
+        """Return the id that podman knows it by here, empty when there is none. Its name may be another's."""
+        return self._proposal.container.id
+
+    @property
     def remains(self) -> bool:
         """Say whether it runs here."""
-        return podman.is_running(self._proposal.container.name)
+        known = self.known_as
+        return bool(known) and podman.is_running(known)
 
     def rises(self) -> bool:
         """Say whether what was committed here runs, perhaps after this host was down."""
@@ -122,7 +128,7 @@ class Arrival(ABC):
 
     def start_anew(self) -> None:
         """Start it from its files, for its memory will not come."""
-        start_anew(self._proposal.container.name)
+        start_anew(self.known_as)
 
     def freeze(self) -> None:
         """Let the tree stand still, whoever has held it back until now; quiet when it is gone."""
@@ -135,7 +141,7 @@ class Arrival(ABC):
 
     def put_aside(self, place: Path) -> None:
         """Copy its layer, for podman is about to remove it; on disk when this returns."""
-        upper = podman.directories(self._proposal.container.name).upper
+        upper = podman.directories(self.known_as).upper
         local.copy(upper, place, self._hall.settings.copy_limit_s)
         write_out(place)
 
@@ -339,8 +345,10 @@ class ParkedRestore(Arrival):
 
     def start_anew(self) -> None:
         """See `Arrival.start_anew`."""
-        start = self._unit.start_anew if self._unit is not None else None
-        start_anew(self._proposal.container.name, start)
+        if self._unit is None:
+            super().start_anew()
+        else:  # which makes another container of that name
+            start_anew(self._proposal.container.name, self._unit.start_anew)
 
     def withdraw(self) -> None:
         """See `Arrival.withdraw`."""

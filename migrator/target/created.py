@@ -23,9 +23,14 @@ class CreatedContainer(Arrival):
         return Record(self._hall, self._proposal).was_written
 
     @property
+    def known_as(self) -> str:
+        """See `Arrival.known_as`."""
+        return podman.created_here(self._proposal.container.id, self._proposal.container.name)
+
+    @property
     def lives(self) -> bool:
         """See `Arrival.lives`."""
-        return podman.has_container(self._proposal.container.name)
+        return bool(self.known_as)
 
     @property
     def images(self) -> Path:
@@ -40,12 +45,12 @@ class CreatedContainer(Arrival):
         podman.ensure_name(container.image_id, container.image)
         argv = podman.created_from(request.create_argv, container.id)
         run(argv, timeout_s=self._hall.settings.park_limit_s)
-        self.move_staged_layer(podman.directories(container.name).upper)
+        self.move_staged_layer(podman.directories(self.known_as).upper)
 
     def layer(self) -> Path:
         """See `Arrival.layer`."""
-        if self.lives:
-            return podman.directories(self._proposal.container.name).upper
+        if known := self.known_as:
+            return podman.directories(known).upper
         self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._staging
 

@@ -18,6 +18,8 @@ from migrator.storage.disks import Disks
 from migrator.target.drain import Drain, Progress
 from migrator.target.record import Record
 
+WRITE_WAIT_S = 45.0  # less than its source waits for the answer
+
 _log = logging.getLogger(__name__)
 
 
@@ -96,9 +98,10 @@ class Delivery:
         """Return when the files are on disk and the journal says so; raises `ExecutionError` when that fails."""
         if not self.files_are_safe():
             if self._thread is not None:
-                self._thread.join()
+                self._thread.join(WRITE_WAIT_S)  # it goes on after that, and may be asked for again
             if not self.files_are_safe():
-                raise ExecutionError(self.trouble or "its files are not on disk", code="files-not-written")
+                why = self.trouble or f"its files are not on disk after {WRITE_WAIT_S:g} s"
+                raise ExecutionError(why, code="files-not-written", temporary=not self.trouble)
 
     def trust_files(self) -> None:
         """A human says that they are right, whatever the disks said."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from anyio import to_thread
@@ -98,11 +98,13 @@ class Desk:
     def _entered(self, proposal: Proposal, *, stale: bool) -> Reception:
         self._check_method(proposal)
         self._check_company(proposal)
+        self._drop_earlier(proposal)
         with self._lock:
             reception = self._receptions.get(proposal.migration)
             reply = self._answer_proposal(proposal, reception)
             if reply is Reply.DO:
                 self._check_accepting()
+                self._check_unique(proposal)
                 self._check_room(proposal)
                 reception = Reception(self._hall, proposal, stale=stale)
                 self._receptions[proposal.migration] = reception
@@ -113,6 +115,23 @@ class Desk:
                 code="old-epoch",
             )
         return reception
+
+    def _drop_earlier(self, proposal: Proposal) -> None:
+        """A source that offers a container again has given up on what it began before, and that is not restored."""
+        for other in in_the_way(proposal, self.receptions()):
+            if (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id):
+                other.abandon("its source begins anew")
+
+    def _check_unique(self, proposal: Proposal) -> None:
+        """Refuse a second one of a name or an id; podman does so only when it is parked, with both at risk."""
+        for other in in_the_way(proposal, self._receptions.values()):
+            again = (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id)
+            raise PrerequisiteError(
+                f"{other.proposal.container.name} of {other.proposal.source} is on its way to {self._hall.host}",
+                code="target-busy" if again else "target-name-taken",  # busy: it is settled in a moment
+                temporary=True,
+                hint=f"see there: lifeboat recover {other.proposal.migration}",
+            )
 
     def _check_method(self, proposal: Proposal) -> None:
         """A cold migration creates the container by the source's words, which nobody can look through."""
@@ -329,6 +348,13 @@ class Desk:
         reception = self.reception(migration, source)
         reception.restore(images or None)
         return reception.report()
+
+
+def in_the_way(proposal: Proposal, receptions: Iterable[Reception]) -> list[Reception]:
+    """Return what comes here, and has no end yet, under the name or the id of a container that is offered."""
+    own, mine = proposal.migration, {proposal.container.name, proposal.container.id}
+    others = [item for item in receptions if item.proposal.migration != own and not item.ended]
+    return [item for item in others if mine & {item.proposal.container.name, item.proposal.container.id}]
 
 
 def _target(entry: Entry) -> str:

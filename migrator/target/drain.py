@@ -45,6 +45,7 @@ class Drain:
         self._proposal = proposal
         self._directory = directory
         self._client: ControlClient | None = None
+        self._seen = Progress(sink.SinkState.WAITING)
 
     @property
     def present(self) -> bool:
@@ -125,11 +126,16 @@ class Drain:
         )
 
     def look(self) -> Progress:
-        """As `progress`; a sink that is gone has lost what was still missing, whatever happened to it."""
+        """As `progress`; a sink that is gone has lost what was still missing, whatever happened to it.
+
+        One that does not answer in time is as far as it was: it, or this host, has a weak moment.
+        """
         try:
-            return self.progress()
-        except LifeboatError:
-            return Progress(sink.SinkState.LOST, reason=GONE)
+            self._seen = self.progress()
+        except LifeboatError as error:
+            if error.code != "control-timeout":
+                return Progress(sink.SinkState.LOST, reason=GONE)
+        return self._seen
 
     def end(self) -> None:
         """Let the sink leave, now that the memory is complete or the tree is dead; quiet when it is gone."""

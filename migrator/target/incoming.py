@@ -34,8 +34,9 @@ from migrator.target.record import Record
 class Incoming:
     """One incoming migration."""
 
-    def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False) -> None:
-        """`stale` says that it starts from a checkpoint of the past."""
+    def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False, adopted: bool = True) -> None:
+        """`stale` says that it starts from a checkpoint of the past; not `adopted`: an earlier daemon began it."""
+        self.adopted = adopted
         self._hall = hall
         self.proposal = proposal
         self._id = proposal.migration
@@ -80,15 +81,20 @@ class Incoming:
         return time.monotonic() - self._heard_at
 
     def report(self) -> Report:
-        """Tell how the migration stands, and notice here that its drain has ended, or what was parked has died."""
+        """Tell how the migration stands, and notice here that its drain has ended, or what was parked has died.
+
+        Raises `ExecutionError` while nobody knows, after this daemon's start.
+        """
         with self._lock:
+            if not self.adopted:
+                raise ExecutionError("nobody here knows yet how it stands", code="not-taken-up", temporary=True)
             self._follow_pod()
             if self._standing is Standing.DRAINING:
                 if self.delivery.look().state is SinkState.LOST:
                     self._lose(self.delivery.progress.reason)
                 elif self.delivery.complete:
                     self._standing = Standing.DRAINED
-            elif self._standing in (Standing.PARKED, Standing.RESTORED) and not self._arrival.lives:
+            elif self._waits and not self._arrival.lives:
                 self._lose("what was restored here is gone: its shim died")
             progress = self.delivery.progress
             return Report(
@@ -100,6 +106,11 @@ class Incoming:
                 reason=self._reason,
                 unwritten=self.delivery.trouble if self.delivery.memory_is_here else "",
             )
+
+    @property
+    def _waits(self) -> bool:
+        """Say whether it waits behind its gate; once that was open the one who held it there may be gone."""
+        return self._standing in (Standing.PARKED, Standing.RESTORED) and self._opened_at is None
 
     def _follow_pod(self) -> None:
         """What was decided of one member was decided of all; and they have lost what one of them has lost."""
@@ -136,7 +147,8 @@ class Incoming:
     @property
     def given_up(self) -> bool:
         """Say whether somebody removed the container of a lost drain."""
-        return not podman.has_container(self.proposal.container.id)
+        known = self._arrival.known_as
+        return not known or not podman.has_container(known)
 
     def abandon(self, reason: str) -> None:
         """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
@@ -221,7 +233,7 @@ class Incoming:
         self._standing = Standing.FALLING_BACK
         if self._opened_at is None:
             self._arrival.surrender()
-        podman.kill_and_wait(self.proposal.container.name)
+        podman.kill_and_wait(self._arrival.known_as)
 
     def forget(self) -> None:
         """A human throws away what is here of a lost container."""
@@ -243,9 +255,13 @@ class Incoming:
             self._end(Phase.LOST, f"{self._reason}; somebody removed the container")
 
     def _remove(self) -> None:
-        """Kill what is here and remove it; the tree first, then what holds its userfaultfds."""
+        """Kill what is here and remove it; the tree first, then what holds its userfaultfds.
+
+        Only what came by this migration: of its name there may be another, which is somebody else's.
+        """
         if tombstone.is_banned(self._hall.state, self.proposal.container):
-            podman.remove_container(self.proposal.container.name)
+            if known := self._arrival.known_as:
+                podman.remove_container(known)
             self._arrival.withdraw()
             tombstone.lift(self._hall.state, self.proposal.container)
 

@@ -168,6 +168,7 @@ class Reception(Incoming):
                 self._standing = Standing.RESTORED
             else:
                 self._standing, self._reason = Standing.LOST, f"{self._hall.host} lost what was parked here"
+            self.adopted = True
 
     def _take_up_committed(self) -> None:
         self._opened_at = time.time()

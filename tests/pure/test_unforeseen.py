@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from migrator.errors import PeerError
+from migrator.errors import ExecutionError, PeerError
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
@@ -20,6 +20,7 @@ from migrator.recovery.outgoing import SourceRecovery
 from migrator.recovery.revival import Revival
 from migrator.settings import MigratorSettings
 from migrator.source.departure import Departure
+from migrator.source.holding import StoppedContainer
 from migrator.source.migration import Journey, SourceMigration
 from migrator.target.reception import Reception
 from tests.pure.cluster import make_cluster
@@ -98,23 +99,77 @@ def test_what_nobody_foresaw_ends_in_the_journal(
 
 
 class Stuck(Failing):
-    """One that cannot be given back."""
+    """One that cannot be given back at first."""
 
     def _prepare(self) -> None:
-        self._owe_back()
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
         self._fail("prepare")
 
-    def _give_back(self) -> None:
-        raise OSError("too many open files")
 
-
-def test_what_was_not_given_back_is_not_settled(tmp_path: Path) -> None:
+def test_what_was_not_given_back_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alpha, _ = make_cluster(tmp_path / "etc", "alpha", "beta")
     journal = Journal(tmp_path / "journal.db")
     migration = begun(Stuck, tmp_path, journal, "prepare")
-    assert migration.run().phase is Phase.ABORTED
-    assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"], (
-        "the next start gives it back"
-    )
+    failing = iter([OSError("too many open files"), ExecutionError("no podman", code="command-failed")])
+
+    def give_back(_: object) -> None:
+        for error in failing:
+            raise error
+
+    monkeypatch.setattr(StoppedContainer, "give_back", give_back)
+    monkeypatch.setattr(outgoing, "AGAIN_S", 0.0)
+    outcome = migration.run()
+    assert (outcome.phase, outcome.error_code) == (Phase.LOST, "not-taken-back"), "it does not run here"
+    assert "KeyError('prepare')" in outcome.error, "why it did not leave"
+    assert "too many open files" in outcome.error, "why it is not back"
+    (entry,) = journal.entries(unfinished=True)
+    outcomes: list[MigrationOutcome] = []
+    told: list[str] = []
+    SourceRecovery(migration._shared, entry, alpha).run(outcomes.append, told.append)
+    assert [item.phase for item in outcomes] == [Phase.ABORTED]
+    assert "now it runs here" in outcomes[0].error
+    assert ["no podman" in text for text in told] == [True]
+    assert not journal.entries(unfinished=True)
+
+
+def break_journal(journal: Journal) -> None:
+    """Let a journal take nothing, and tell nothing, from now on."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ExecutionError("disk I/O error", code="journal")
+
+    for name in ("decide_all", "write", "finish", "learn_epoch", "entry"):
+        setattr(journal, name, refuse)
+
+
+class Broken(Failing):
+    """One whose journal breaks in the freeze, or at the commit."""
+
+    def _freeze_and_restore(self) -> None:
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
+        if self.where == "freeze":
+            break_journal(self._shared.journal)
+            self._fail("freeze")
+
+    def _commit(self) -> None:
+        break_journal(self._shared.journal)
+        self.company.decide(Decision.COMMIT)
+
+
+@pytest.mark.parametrize(("where", "phase"), [("freeze", Phase.ABORTED), ("commit", Phase.LOST)])
+def test_a_dead_journal_keeps_only_frozen_what_may_be_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, phase: Phase
+) -> None:
+    """Nobody but the migration itself writes a commit; once it has tried to, only the disk knows."""
+    done: list[bool] = []
+    monkeypatch.setattr(StoppedContainer, "give_back", lambda _: done.append(True))
+    migration = begun(Broken, tmp_path, Journal(tmp_path / "journal.db"), where)
+    assert migration.run().phase is phase
+    assert bool(done) == (phase is Phase.ABORTED)
+    if done:
+        assert migration.company.decide(Decision.COMMIT) is Decision.ABORT, "whoever tries"
 
 
 def test_a_committed_one_is_followed_on(
@@ -152,6 +207,7 @@ class Quiet:
     def __init__(self, *, mistaken: bool) -> None:
         self.mistaken = mistaken
         self.asked = False
+        self.adopted = True
         self.proposal = SimpleNamespace(migration="0a0a")
 
     @property
