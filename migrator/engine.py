@@ -80,8 +80,7 @@ class Engine:
         """`health` returns how this host is."""
         self._registry = open_registry(registry or RegistrySettings(), host, peers.pki, self._presence)
         self._claims = Claims()
-        self._ended: Ended = lambda _: None
-        self._failed: Failed = lambda _: None
+        self._listeners: tuple[Ended, Failed] = (lambda _: None, lambda _: None)
         self._host = host
         self._settings = settings
         self._peers = peers
@@ -278,7 +277,7 @@ class Engine:
 
     def _look_after(self, container: str, outcome: MigrationOutcome) -> None:
         if not self._is_settled(outcome.migration):  # it was told; the work on it, or the waiting, goes on
-            self._follow(outcome.migration, self._ended, self._failed)
+            self._follow(outcome.migration, *self._listeners)
         elif outcome.phase is Phase.DONE and container in self._stager.targets:
             threading.Thread(target=self._stager.withdraw, args=(container,), name="withdraw", daemon=True).start()
 
@@ -301,7 +300,7 @@ class Engine:
         `ended` takes how each migration away from here ended, and what was lost here; `failed` takes the
         words for a human where that could not be done.
         """
-        self._ended, self._failed = ended, failed
+        self._listeners = (ended, failed)
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
                 self._follow(entry.migration, ended, failed)

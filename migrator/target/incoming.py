@@ -153,7 +153,8 @@ class Incoming:
     def abandon(self, reason: str) -> None:
         """Abort on behalf of a source that is quiet, unless something was restored meanwhile without a word."""
         with self._lock:
-            if self.record.decision is not None or self._standing is not Standing.RESTORED:
+            waits_for_a_word = not self.adopted or self._standing is Standing.RESTORED
+            if self.record.decision is not None or not waits_for_a_word:
                 self.abort(reason)
 
     def abort(self, reason: str) -> None:

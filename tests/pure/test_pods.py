@@ -306,7 +306,7 @@ def proposal(migration: str, company: tuple[str, ...], together: PodFacts | None
     return Proposal(
         migration=migration,
         source="alpha",
-        container=member(0, pod=together),
+        container=container(migration, id=f"{migration:0<64}", pod=together),
         method=Method.LAZY,
         copy_image=False,
         epoch=1,
