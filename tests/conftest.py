@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.clean import clean
 from tests.lab.cluster import start
-from tests.lab.lab import Lab
+from tests.lab.lab import UP, Lab
 from tests.lab.witness import last_words
 
 IN_CI = bool(os.environ.get("CI"))
@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skipped test into a failed one in CI, where all that is needed has to be there; ask why one failed."""
     report = yield
-    lab = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and report.when == "call" and isinstance(lab, Lab):
-        report.sections.extend(last_words(lab))
+    if report.failed and report.when == "call" and item.get_closest_marker("real"):
+        lab = getattr(item, "funcargs", {}).get("lab") or next(reversed(UP), None)
+        report.sections.extend(last_words(lab) if lab is not None else ())
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and in CI nothing may: {report.longrepr}"

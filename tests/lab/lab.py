@@ -68,6 +68,10 @@ class Client:
         return command.spawn(self.command(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env)
 
 
+UP: list[Lab] = []
+"""The labs of this process that are up, the latest last; when a test has failed it is asked (tests.lab.witness)."""
+
+
 class Lab:
     """Hosts alpha, beta, ... on one network; use it as a context manager, or `up()` and `down()`.
 
@@ -116,6 +120,7 @@ class Lab:
         except BaseException:
             self.down()
             raise
+        UP.append(self)
 
     def start_networks(self) -> None:
         """Make the switch and the client's network."""
@@ -163,6 +168,8 @@ class Lab:
 
     def down(self) -> None:
         """End every process and remove every file of this lab."""
+        if self in UP:
+            UP.remove(self)
         with only_one():
             state.clear(self.name)
         for process in [*self.holders, *(host.launcher for host in self.hosts.values() if host.launcher)]:
