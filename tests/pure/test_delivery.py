@@ -16,6 +16,7 @@ from migrator.model import Method
 from migrator.pager.sink import SinkState
 from migrator.storage import disks as disks_module
 from migrator.storage.disks import Disks, mounted_below
+from migrator.target import delivery as delivery_module
 from migrator.target.delivery import Delivery
 from migrator.target.drain import Drain, Progress
 from migrator.target.record import Record
@@ -139,6 +140,31 @@ def test_podman_that_does_not_answer_is_asked_again() -> None:
     soon(lambda: delivery.look() is not None and delivery.complete)
     assert lines.was_written
     assert store.asked == 2
+
+
+def test_disks_that_are_slow_are_not_waited_for_longer_than_a_source_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_module, "WRITE_WAIT_S", 0.01)
+    delivery, _, lines, store = made(lazy=False)
+    for _ in range(2):
+        began_at = time.monotonic()
+        with pytest.raises(ExecutionError, match="are not on disk after") as late:
+            delivery.write_files()
+        assert time.monotonic() - began_at < 5, "as long as the disks need"
+        assert (late.value.code, late.value.temporary) == ("files-not-written", True)
+        assert (store.asked, lines.was_written) == (1, False), "it goes on, and is not begun again"
+    monkeypatch.setattr(delivery_module, "WRITE_WAIT_S", 10.0)
+    store.may.set()
+    delivery.write_files()
+    assert (store.asked, lines.was_written) == (1, True)
+
+
+def test_disks_that_failed_are_no_matter_of_time() -> None:
+    delivery, _, _, store = made(lazy=False)
+    store.errors = [OSError(5, "Input/output error")]
+    store.may.set()
+    with pytest.raises(ExecutionError, match="Input/output error") as failed:
+        delivery.write_files()
+    assert (failed.value.code, failed.value.temporary) == ("files-not-written", False)
 
 
 def test_what_was_written_before_is_not_written_again() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from migrator.errors import ExecutionError, PeerError
 from migrator.model import Method, MigrationOutcome, Phase
+from migrator.peers import membership
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Decision, Journal, Side
@@ -199,6 +200,23 @@ def test_a_committed_one_is_followed_on(
         (Phase.DONE, ""),
     ], "a human hears of it once, and then of the end"
     assert "KeyError: 'twice'" in caplog.text
+
+
+def test_a_migration_to_a_host_that_was_removed_is_taken_up_too(tmp_path: Path) -> None:
+    alpha, _ = make_cluster(tmp_path / "etc", "alpha", "beta")
+    journal = Journal(tmp_path / "journal.db")
+    journey = Journey(container=container("web"), target="beta", method=Method.COLD, epoch=1)
+    journal.begin("0a0a", Side.SOURCE, "web", journey.model_dump_json())
+    (entry,) = journal.entries()
+    assert alpha.known("beta") == alpha.peer("beta")
+    membership.remove(alpha.directory, "beta")
+    shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
+    recovery = SourceRecovery(shared, entry, alpha)
+    assert recovery.client.name == "beta"
+    assert recovery.ask_target() is None
+    with pytest.raises(PeerError) as silent:
+        recovery.client.facts()
+    assert silent.value.code == "no-member", "nobody is called"
 
 
 class Quiet:

@@ -1,0 +1,174 @@
+"""Incoming migrations that nobody can judge for a moment: what is not known is not told, nor a loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from migrator.container import settle
+from migrator.control import Message
+from migrator.errors import CommandError, ExecutionError
+from migrator.model import Method, MigrationOutcome, Phase
+from migrator.pager.sink import SinkState
+from migrator.peers.membership import PeerDirectory
+from migrator.protocol.journal import Side
+from migrator.protocol.messages import DecisionTold, Proposal, Standing
+from migrator.recovery import incoming
+from migrator.recovery.incoming import FALLBACK_LABEL, Caretaker, adopted
+from migrator.recovery.revival import Revival
+from migrator.runtime import podman
+from migrator.settings import MigratorSettings
+from migrator.shim.order import HANDED_OVER
+from migrator.target import drain
+from migrator.target.drain import Drain
+from migrator.target.hall import Hall
+from migrator.target.reception import Reception
+from tests.pure.halls import hall_in
+from tests.pure.values import container
+
+BUSY = CommandError("podman is busy", code="command-timeout", temporary=True)
+
+
+def offer(method: Method = Method.FULL) -> Proposal:
+    """Return what alpha offers; when its memory is lost it starts anew."""
+    facts = container("web", id="a" * 64, labels={FALLBACK_LABEL: "cold"})
+    return Proposal(
+        migration="0a0a", source="alpha", container=facts, method=method, copy_image=False, epoch=1
+    )  # fmt: skip  # two lines of facts
+
+
+def committed(hall: Hall) -> Reception:
+    """Return a reception that the journal knows, committed, its files written."""
+    reception = Reception(hall, offer())
+    hall.journal.begin("0a0a", Side.TARGET, "web", reception.proposal.model_dump_json())
+    reception.record.commit()
+    reception.record.written()
+    return reception
+
+
+def caretaker(hall: Hall, reception: Reception, told: list[MigrationOutcome]) -> Caretaker:
+    """Return who looks after one reception."""
+    return Caretaker(
+        hall,
+        cast(PeerDirectory, None),
+        lambda: [reception],
+        forget=lambda _: None,
+        tell=told.append,
+        revival=cast(Revival, None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("opened_at", "standing"), [(None, Standing.LOST), (1.0, Standing.RESTORED)], ids=["shut", "open"]
+)
+def test_a_shim_that_is_gone_is_a_loss_only_before_the_gate_is_open(
+    tmp_path: Path, opened_at: float | None, standing: Standing
+) -> None:
+    """Behind that it has ended well, and the commit that was cut short may be said again."""
+    reception = Reception(hall_in(tmp_path, MigratorSettings()), offer())
+    reception._standing, reception._opened_at = Standing.RESTORED, opened_at
+    assert reception.report().standing is standing
+
+
+class Sink:
+    """The control socket of a page sink."""
+
+    def __init__(self, answers: list[Message | ExecutionError]) -> None:
+        self.answers = answers
+
+    def ask(self, _: Message, *, timeout_s: float) -> Message:
+        """As `ControlClient.ask`."""
+        assert timeout_s > 0
+        answer = self.answers.pop(0)
+        if isinstance(answer, ExecutionError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+def test_a_sink_that_is_late_has_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, gone = (ExecutionError("no answer", code=code) for code in ("control-timeout", "control-lost"))
+    far: Message = {"event": "draining", "drained_bytes": 7, "drain_s": 1, "reason": "", "port": 1, "details": None}
+    sink = Sink([late, far, late, late, gone, far])
+    monkeypatch.setattr(drain, "ControlClient", lambda *_, **__: sink)
+    looking = Drain(hall_in(tmp_path, MigratorSettings()), offer(Method.LAZY), tmp_path)
+    seen = [looking.look() for _ in range(6)]
+    assert [item.state for item in seen] == [
+        SinkState.WAITING, *[SinkState.DRAINING] * 3, SinkState.LOST, SinkState.DRAINING
+    ]  # fmt: skip  # one line a sequence
+    assert [item.drained_bytes for item in seen] == [0, 7, 7, 7, 0, 7]
+    assert seen[4].reason == drain.GONE
+
+
+def test_what_cannot_be_taken_up_at_the_start_is_taken_up_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    directory = committed(hall).directory
+    directory.mkdir(parents=True)
+    (directory / HANDED_OVER).touch()
+    failing = iter([BUSY, BUSY])
+
+    def is_running(_: str) -> bool:
+        for error in failing:
+            raise error
+        return True
+
+    monkeypatch.setattr(podman, "is_running", is_running)
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: DecisionTold(migration="0a0a", decision="commit"))
+    (reception,) = adopted(hall, hall.journal)
+    told: list[MigrationOutcome] = []
+    looking = caretaker(hall, reception, told)
+    for _ in range(2):
+        with pytest.raises(ExecutionError) as unknown:
+            reception.report()
+        assert (unknown.value.code, unknown.value.temporary) == ("not-taken-up", True)
+        looking.look()
+    assert reception.report().standing is Standing.DRAINED
+    assert (told, reception.ended) == ([], False)
+
+
+def test_what_can_be_taken_up_at_the_start_tells_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    committed(hall)
+    monkeypatch.setattr(incoming, "_shim", lambda _: None)
+    monkeypatch.setattr(podman, "is_running", lambda _: True)
+    (reception,) = adopted(hall, hall.journal)
+    assert reception.report().standing is Standing.DRAINED
+
+
+def test_who_cannot_start_anew_calls_a_human_once_and_goes_on_trying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    reception = committed(hall)
+    reception._standing, reception._reason, reception._opened_at = Standing.LOST, "the page sink is gone", 1.0
+    reception.may_have_spoken, reception._heard_at = True, float("-inf")
+    started: list[str] = []
+
+    def start(name: str) -> None:
+        started.append(name)
+        if len(started) < 3:
+            raise CommandError("no space left on device", code="command-failed")
+
+    for word in ("is_running", "has_container"):
+        monkeypatch.setattr(podman, word, lambda _: True)
+    monkeypatch.setattr(podman, "kill_and_wait", lambda _: None)
+    monkeypatch.setattr(podman, "start", start)
+    monkeypatch.setattr(settle, "tell_neighbours", lambda _: None)
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: None)
+    told: list[MigrationOutcome] = []
+    looking = caretaker(hall, reception, told)
+    for _ in range(2):
+        looking.look()
+        (call,) = told
+        assert (call.phase, reception.standing) == (Phase.LOST, Standing.FALLING_BACK)
+        assert "the page sink is gone; it cannot be started anew: no space left on device" in call.error
+    assert not reception.ended
+    looking.look()
+    assert (started, reception.ended) == (["a" * 64] * 3, True)
+    assert "started anew from its files" in told[1].error
