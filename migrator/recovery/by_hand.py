@@ -192,6 +192,8 @@ class Settlement:
         for each in together:
             if each.delivery.trouble:
                 each.delivery.trust_files()
+            each.claim()
+        for each in together:
             each.take_over()
         return reception.record.outcome(Phase.LOST, "a human let it start anew here, from its files")
 

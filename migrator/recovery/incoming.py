@@ -145,6 +145,8 @@ class Caretaker:
 
     def _start_anew(self, reception: Reception, reason: str) -> None:
         try:
+            for fellow in self._fellows(reception):
+                fellow.fell()
             reception.fall_back()
         except LifeboatError as error:
             self._call(reception, f"{reason}; it cannot be started anew: {error}; see: lifeboat recover")

@@ -84,7 +84,8 @@ def _write_out(path: Path, timeout_s: float, go_on: Callable[[], None]) -> None:
             write_out(path)
         except (LifeboatError, OSError) as error:
             failed.append(error)
-        done.set()
+        finally:
+            done.set()
 
     threading.Thread(target=write, name="write-out", daemon=True).start()  # nothing can end it
     deadline = time.monotonic() + timeout_s

@@ -98,7 +98,8 @@ class Desk:
     def _entered(self, proposal: Proposal, *, stale: bool) -> Reception:
         self._check_method(proposal)
         self._check_company(proposal)
-        self._drop_earlier(proposal)
+        if self._answer_proposal(proposal, self._receptions.get(proposal.migration)) is Reply.DO:
+            self._drop_earlier(proposal)
         with self._lock:
             reception = self._receptions.get(proposal.migration)
             reply = self._answer_proposal(proposal, reception)
@@ -119,7 +120,8 @@ class Desk:
     def _drop_earlier(self, proposal: Proposal) -> None:
         """A source that offers a container again has given up on what it began before, and that is not restored."""
         for other in in_the_way(proposal, self.receptions()):
-            if (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id):
+            own = (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id)
+            if own and other.record.decision is not Decision.COMMIT:
                 other.abandon("its source begins anew")
 
     def _check_unique(self, proposal: Proposal) -> None:

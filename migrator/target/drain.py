@@ -20,6 +20,7 @@ from migrator.target.hall import Hall
 
 CONTROL_WAIT_S = 10.0
 GONE_WAIT_S = 0.5
+SILENT_LIMIT_S = 120.0  # a swapping host may not answer for long; a container that waits for pages hangs as long
 ROOM_POLL_S = 0.05
 LAST_PIECE_WAIT_S = 1.0  # 32 MiB, of which the slowest machine measured had 400 MB in a second
 GONE = "the page sink is gone"
@@ -46,6 +47,7 @@ class Drain:
         self._directory = directory
         self._client: ControlClient | None = None
         self._seen = Progress(sink.SinkState.WAITING)
+        self._silent_since: float | None = None
 
     @property
     def present(self) -> bool:
@@ -128,13 +130,14 @@ class Drain:
     def look(self) -> Progress:
         """As `progress`; a sink that is gone has lost what was still missing, whatever happened to it.
 
-        One that does not answer in time is as far as it was: it, or this host, has a weak moment.
+        One that does not answer in time is as far as it was: it, or this host, has a weak moment. That has an end.
         """
         try:
-            self._seen = self.progress()
+            self._seen, self._silent_since = self.progress(), None
         except LifeboatError as error:
-            if error.code != "control-timeout":
-                return Progress(sink.SinkState.LOST, reason=GONE)
+            self._silent_since = self._silent_since or time.monotonic()
+            if error.code != "control-timeout" or time.monotonic() - self._silent_since > SILENT_LIMIT_S:
+                return Progress(sink.SinkState.LOST, reason=GONE if error.code != "control-timeout" else str(error))
         return self._seen
 
     def end(self) -> None:

@@ -55,6 +55,7 @@ class Incoming:
         self._stale = stale
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
+        self._felled = False
         self.may_have_spoken = False  # whether the gate may have been open
         self._accepted: Accepted | None = None
         self._standing = Standing.RESERVED
@@ -185,12 +186,15 @@ class Incoming:
             self.record.seal(Fate.YIELD)
             self.stay_away()
 
-    def take_over(self) -> None:
+    def claim(self) -> None:
         """A human lets the container start here, from its files; the source is dead, or has committed it to us."""
         with self._lock:
             self.record.commit()
-            self.record.seal(Fate.FALL_BACK)
-            self._standing, self._reason = Standing.FALLING_BACK, self._reason or "its source is dead"
+            self.fell()
+            self._reason = self._reason or "its source is dead"
+
+    def take_over(self) -> None:
+        """Do it: it, and all of its pod, was claimed."""
         self.delivery.write_files()
         self.fall_back()
 
@@ -213,7 +217,7 @@ class Incoming:
         with self._lock:
             if self.ended:
                 return  # by a human's word and by ourselves at once
-            self._kill_lost()
+            self.fell()
             tombstone.clear(self._hall.state, self.proposal.container)
             self._arrival.start_anew()
             self._standing = Standing.FELL_BACK
@@ -222,19 +226,24 @@ class Incoming:
     def make_way(self, aside: Path) -> None:
         """The memory will not come, and it starts from a checkpoint: remove it, and put its own layer aside."""
         with self._lock:
-            self._kill_lost()
+            self.fell()
             self._arrival.put_aside(aside / LAYER)
             tombstone.leave(self._hall.state, self.proposal.container, self._hall.host, self._id)
             self._remove()
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{self._reason}; it goes back to its checkpoint")
 
-    def _kill_lost(self) -> None:
-        self.record.seal(Fate.FALL_BACK)
-        self._standing = Standing.FALLING_BACK
-        if self._opened_at is None:
-            self._arrival.surrender()
-        podman.kill_and_wait(self._arrival.known_as)
+    def fell(self) -> None:
+        """Kill what will be started anew, once; all of a pod before any of it starts and talks to what must go."""
+        with self._lock:
+            if self.ended or self._felled:
+                return
+            self.record.seal(Fate.FALL_BACK)
+            self._standing = Standing.FALLING_BACK
+            if self._opened_at is None:
+                self._arrival.surrender()
+            podman.kill_and_wait(self._arrival.known_as)
+            self._felled = True
 
     def forget(self) -> None:
         """A human throws away what is here of a lost container."""

@@ -153,22 +153,29 @@ class Reception(Incoming):
     def adopt(self, shim: ControlClient | None) -> None:
         """Take up what an earlier daemon began: the parked or restored podman, and the page sink."""
         with self._lock:
-            self._heard_at = float("-inf")  # look at it soon
-            decision, fate = self.record.decision, self.record.fate
-            if shim is not None and isinstance(self._arrival, ParkedRestore):
-                self._arrival.adopt(shim)
-                self._standing = Standing.RESTORED if self._arrival.ready else Standing.PARKED
-                self._standing = sealed_as(fate) if fate else self._standing
-            elif decision is Decision.COMMIT and (
-                self.proposal.method is not Method.COLD or fate or self._arrival.rises()
-            ):
-                self.may_have_spoken = True  # the shim ends well only after it opened the gate
-                self._take_up_committed()
-            elif self._arrival.ready and self._arrival.lives:
-                self._standing = Standing.RESTORED
-            else:
-                self._standing, self._reason = Standing.LOST, f"{self._hall.host} lost what was parked here"
+            try:
+                self._adopt(shim)
+            except LifeboatError:
+                self.adopted = self._standing is Standing.LOST  # that is known, at least
+                raise
             self.adopted = True
+
+    def _adopt(self, shim: ControlClient | None) -> None:
+        self._heard_at = float("-inf")  # look at it soon
+        decision, fate = self.record.decision, self.record.fate
+        if shim is not None and isinstance(self._arrival, ParkedRestore):
+            self._arrival.adopt(shim)
+            self._standing = Standing.RESTORED if self._arrival.ready else Standing.PARKED
+            self._standing = sealed_as(fate) if fate else self._standing
+        elif decision is Decision.COMMIT and (
+            self.proposal.method is not Method.COLD or fate or self._arrival.rises()
+        ):
+            self.may_have_spoken = True  # the shim ends well only after it opened the gate
+            self._take_up_committed()
+        elif self._arrival.ready and self._arrival.lives:
+            self._standing = Standing.RESTORED
+        else:
+            self._standing, self._reason = Standing.LOST, f"{self._hall.host} lost what was parked here"
 
     def _take_up_committed(self) -> None:
         self._opened_at = time.time()
