@@ -120,6 +120,24 @@ def test_a_source_that_begins_anew_has_given_up_what_it_began(desk: Desk) -> Non
     assert not desk.reception("two", "alpha").ended
 
 
+def test_an_offer_that_comes_late_drops_nothing(desk: Desk) -> None:
+    desk.reserve(offer("one"))
+    desk.reserve(offer("two"))
+    with pytest.raises(PrerequisiteError) as refused:
+        desk.reserve(offer("one"))
+    assert refused.value.code == "old-epoch"
+    assert not desk.reception("two", "alpha").ended
+
+
+def test_what_is_committed_is_not_dropped_for_a_new_offer(desk: Desk) -> None:
+    desk.reserve(offer("one"))
+    first = desk.reception("one", "alpha")
+    first.record.commit()
+    with pytest.raises(PrerequisiteError) as refused:
+        desk.reserve(offer("two"))
+    assert (refused.value.code, first.ended) == ("target-busy", False)
+
+
 def test_what_is_restored_waits_for_its_source_s_word_whatever_that_offers(desk: Desk) -> None:
     desk.reserve(offer("one"))
     first = desk.reception("one", "alpha")

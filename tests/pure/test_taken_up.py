@@ -10,7 +10,7 @@ import pytest
 from migrator.container import settle
 from migrator.control import Message
 from migrator.errors import CommandError, ExecutionError
-from migrator.model import Method, MigrationOutcome, Phase
+from migrator.model import Method, MigrationOutcome, Phase, PodFacts
 from migrator.pager.sink import SinkState
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Side
@@ -48,12 +48,29 @@ def committed(hall: Hall) -> Reception:
     return reception
 
 
-def caretaker(hall: Hall, reception: Reception, told: list[MigrationOutcome]) -> Caretaker:
-    """Return who looks after one reception."""
+def offer_two() -> list[Proposal]:
+    """Return the two members of a pod."""
+    shared = PodFacts(
+        id="e" * 64, infra="f" * 64, name="shop", members=("a" * 64, "b" * 64), hostname="shop", shares=("net",)
+    )
+    return [
+        offer().model_copy(
+            update={
+                "migration": migration,
+                "company": ("0a0a", "0b0b"),
+                "container": container(name, id=letter * 64, pod=shared, labels={FALLBACK_LABEL: "cold"}),
+            }
+        )
+        for migration, name, letter in (("0a0a", "web", "a"), ("0b0b", "talker", "b"))
+    ]
+
+
+def caretaker(hall: Hall, receptions: list[Reception], told: list[MigrationOutcome]) -> Caretaker:
+    """Return who looks after receptions."""
     return Caretaker(
         hall,
         cast(PeerDirectory, None),
-        lambda: [reception],
+        lambda: receptions,
         forget=lambda _: None,
         tell=told.append,
         revival=cast(Revival, None),
@@ -104,6 +121,49 @@ def test_a_sink_that_is_late_has_lost_nothing(tmp_path: Path, monkeypatch: pytes
     assert seen[4].reason == drain.GONE
 
 
+def test_a_sink_that_never_answers_again_has_lost_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = ExecutionError("no answer", code="control-timeout")
+    monkeypatch.setattr(drain, "ControlClient", lambda *_, **__: Sink([late, late]))
+    monkeypatch.setattr(drain, "SILENT_LIMIT_S", 0.0)
+    looking = Drain(hall_in(tmp_path, MigratorSettings()), offer(Method.LAZY), tmp_path)
+    assert [looking.look().state for _ in range(2)] == [SinkState.LOST] * 2
+
+
+def test_what_was_lost_meanwhile_is_known_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    reception = Reception(hall, offer(Method.LAZY))
+    hall.journal.begin("0a0a", Side.TARGET, "web", reception.proposal.model_dump_json())
+    reception.record.commit()
+    monkeypatch.setattr(incoming, "_shim", lambda _: None)
+    monkeypatch.setattr(podman, "is_running", lambda _: True)
+    monkeypatch.setattr(podman, "first_pid", lambda _: 0)
+    monkeypatch.setattr(Drain, "present", True)  # what it left; nobody answers there
+    (found,) = adopted(hall, hall.journal)
+    assert found.report().standing is Standing.LOST
+
+
+def test_all_of_a_pod_is_killed_before_any_of_it_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    pair = [Reception(hall, member) for member in offer_two()]
+    deeds: list[str] = []
+    monkeypatch.setattr(podman, "kill_and_wait", lambda name: deeds.append(f"kill {name[0]}"))
+    monkeypatch.setattr(podman, "has_container", lambda _: True)
+    monkeypatch.setattr(podman, "is_running", lambda _: True)
+    monkeypatch.setattr(podman, "start", lambda name: deeds.append(f"start {name[0]}"))
+    monkeypatch.setattr(settle, "tell_neighbours", lambda _: None)
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: None)
+    for item in pair:
+        hall.journal.begin(item.proposal.migration, Side.TARGET, "web", item.proposal.model_dump_json())
+        item.record.commit()
+        item.record.written()
+        item._standing, item._reason, item._opened_at = Standing.LOST, "the page sink is gone", 1.0
+        item.may_have_spoken, item._heard_at = True, float("-inf")
+    caretaker(hall, pair, []).look()
+    assert deeds == ["kill b", "kill a", "start a", "start b"]
+
+
 def test_what_cannot_be_taken_up_at_the_start_is_taken_up_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +182,7 @@ def test_what_cannot_be_taken_up_at_the_start_is_taken_up_later(
     monkeypatch.setattr(incoming, "ask_source", lambda *_: DecisionTold(migration="0a0a", decision="commit"))
     (reception,) = adopted(hall, hall.journal)
     told: list[MigrationOutcome] = []
-    looking = caretaker(hall, reception, told)
+    looking = caretaker(hall, [reception], told)
     for _ in range(2):
         with pytest.raises(ExecutionError) as unknown:
             reception.report()
@@ -162,7 +222,7 @@ def test_who_cannot_start_anew_calls_a_human_once_and_goes_on_trying(
     monkeypatch.setattr(settle, "tell_neighbours", lambda _: None)
     monkeypatch.setattr(incoming, "ask_source", lambda *_: None)
     told: list[MigrationOutcome] = []
-    looking = caretaker(hall, reception, told)
+    looking = caretaker(hall, [reception], told)
     for _ in range(2):
         looking.look()
         (call,) = told
