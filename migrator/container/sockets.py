@@ -33,9 +33,10 @@ def connections_out(pids: Callable[[], Sequence[int]], proc: Path = PROC) -> tup
     """Return the lasting connections of a container's processes to others; one for each pair of programs.
 
     CRIU refuses each of them ("Can't dump half of stream unix connection", "External socket is used", or, of what
-    a listener accepted from outside, "Unix socket N not found"; criu/sk-unix.c). An end that nobody holds is none: it is closed, or waits to be accepted in the container. One
-    that is gone at the second look would hardly be there in the freeze. `pids` is asked for the container's
-    processes again after whoever holds the other ends was found, for they may have forked since.
+    a listener accepted from outside, "Unix socket N not found"; criu/sk-unix.c). An end that nobody holds is none:
+    it is closed, or waits to be accepted in the container. One that is gone at the second look would hardly be
+    there in the freeze. `pids` is asked again after whoever holds the other ends was found, for the container may
+    have forked since.
     """
     found = _look(pids, proc)
     if found:

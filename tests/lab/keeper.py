@@ -570,7 +570,8 @@ def host_called() -> Check:
     listener.listen()
     callers: list[socket.socket] = []
     threading.Thread(target=lambda: callers.append(listener.accept()[0]), daemon=True).start()
-    return lambda: listener.getsockname() and callers and None  # both stay open as long as this is asked
+    held = (listener, callers)  # both stay open as long as this can be asked
+    return lambda: held[0].getsockname() and None
 
 
 def connected(kind: socket.SocketKind, path: str) -> Check:
