@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from migrator import terms
 from migrator.health import Verdict
 from migrator.names import (
     Address,
@@ -31,19 +32,13 @@ from migrator.names import (
     UnitName,
 )
 
+Method = terms.Method
+
 
 class Value(BaseModel):
     """Base of every value that is written to disk or sent to a peer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Method(StrEnum):
-    """The rungs of the ladder, fastest switchover first."""
-
-    LAZY = "lazy"  # processes first, memory on demand after the commit
-    FULL = "full"  # checkpoint with all memory, copy, restore
-    COLD = "cold"  # stop, copy the files, start anew: what was in memory is gone, as after any stop
 
 
 class Pager(StrEnum):

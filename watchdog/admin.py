@@ -17,12 +17,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError, told_of
-from migrator.host.facts import own_version
 from migrator.later import Later
 from migrator.model import ContainerFacts, Method, Value
 from migrator.peers.quiet_server import QuietServer
 from migrator.protocol.journal import Side
-from migrator.recovery.by_hand import Wish
+from migrator.terms import Wish
+from migrator.version import own_version
 from watchdog.admin_policy import add_policy, policy_status
 from watchdog.admin_signals import effects, signals_shown
 from watchdog.daemon.order import Cause, Order

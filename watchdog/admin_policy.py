@@ -13,8 +13,9 @@ from pydantic import Field
 from migrator.errors import LifeboatError, UsageError
 from migrator.model import Value
 from watchdog.policy.evaluate import Assessment, RuleState
-from watchdog.policy.score import Truth, score
+from watchdog.policy.score import score
 from watchdog.policy.trace import lines_of
+from watchdog.policy.truth import Truth
 
 if TYPE_CHECKING:
     from watchdog.daemon.daemon import Daemon

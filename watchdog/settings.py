@@ -11,15 +11,10 @@ from migrator.model import Value
 from migrator.registry.settings import RegistrySettings
 from migrator.settings import MigratorSettings
 from watchdog.alerts.model import AlertSettings
+from watchdog.paths import SETTINGS
 from watchdog.signals.settings import SignalSettings
 from watchdog.storm import StormLimits
 from watchdog.toml_files import load
-
-DIRECTORY = Path("/etc/lifeboat")
-SETTINGS = DIRECTORY / "lifeboat.toml"
-STATE = Path("/var/lib/lifeboat")
-RUNTIME = Path("/run/lifeboat")
-ADMIN_SOCKET = RUNTIME / "admin.sock"
 
 
 class ListenSettings(Value):

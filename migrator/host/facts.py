@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from migrator.command import run
@@ -20,6 +19,7 @@ from migrator.model import HostFacts, NetworkFacts
 from migrator.runtime import podman
 from migrator.runtime.census import Census
 from migrator.settings import MigratorSettings
+from migrator.version import own_version
 
 TIMEOUT_S = 10
 PATIENCE_S = 5.0  # somebody who stops or starts a container by hand makes podman wait, too
@@ -123,11 +123,3 @@ class FactsReader:
         if asking.done() and asking.exception() is None:
             self._census = asking.result()
         return self._census or Census()
-
-
-def own_version() -> str:
-    """Return lifeboat's version."""
-    try:
-        return version("lifeboatd")
-    except PackageNotFoundError:
-        return "unknown"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from migrator import terms
 from migrator.errors import ExecutionError
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
 
@@ -35,12 +36,7 @@ CREATE TABLE IF NOT EXISTS fate (migration TEXT PRIMARY KEY, word TEXT NOT NULL,
 CREATE TABLE IF NOT EXISTS ownership (container TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
 """
 
-
-class Side(StrEnum):
-    """Which end of a migration this host is."""
-
-    SOURCE = "source"
-    TARGET = "target"
+Side = terms.Side
 
 
 class Decision(StrEnum):

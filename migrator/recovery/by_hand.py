@@ -7,7 +7,6 @@ this migration, or a human has said that the other host is dead, and sees to it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import partial
 
 from migrator.container.settle import start_anew, tell_neighbours
@@ -25,15 +24,9 @@ from migrator.source.company import remove_empty
 from migrator.source.departure import Departure
 from migrator.target.checkpoints import Kept
 from migrator.target.reception import Reception
+from migrator.terms import Wish
 
 ASK_WAIT_S = 15.0
-
-
-class Wish(StrEnum):
-    """What a human may want."""
-
-    RESUME = "resume-here"
-    FORGET = "forget"
 
 
 class Situation(Value):

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from migrator.errors import UsageError
-from migrator.recovery.by_hand import Wish
+from migrator.terms import Wish
 from watchdog.cli import show
 from watchdog.cli.client import DaemonError, ask, follow
 from watchdog.cli.watch import print_plan, tell_plan

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from migrator.errors import LifeboatError, PrerequisiteError
-from watchdog.settings import ADMIN_SOCKET
+from watchdog.paths import ADMIN_SOCKET
 
 TIMEOUT_S = 60.0
 

@@ -6,15 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from migrator.errors import LifeboatError, told_of
-from migrator.host.facts import own_version
-from migrator.model import Method
-from migrator.protocol.journal import Side
-from migrator.recovery.by_hand import Wish
-from watchdog.cli import act, cluster, offline, policy, quiet, show, watch
-from watchdog.policy.score import Truth
-from watchdog.settings import DIRECTORY, SETTINGS
+from migrator.later import Later
+from migrator.terms import Method, Side, Wish
+from watchdog.paths import DIRECTORY, SETTINGS
+from watchdog.policy.truth import Truth
 
 EPILOG = """\
 exit status:
@@ -39,6 +37,28 @@ examples:
 Verb = Callable[[argparse.Namespace], int]
 
 
+class _Verbs:
+    """Stands for a module of verbs; it is loaded when one of them runs, for each needs other libraries."""
+
+    def __init__(self, name: str) -> None:
+        self._module = Later(f"watchdog.cli.{name}")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            return getattr(self._module, name)(*words)
+
+        return call
+
+
+if TYPE_CHECKING:
+    from migrator import version
+    from watchdog.cli import act, cluster, offline, policy, quiet, show, watch
+else:
+    act, cluster, offline, policy = _Verbs("act"), _Verbs("cluster"), _Verbs("offline"), _Verbs("policy")
+    quiet, watch = _Verbs("quiet"), _Verbs("watch")
+    show, version = Later("watchdog.cli.show"), Later("migrator.version")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(
@@ -47,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"lifeboat {own_version()}")
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_watching(verbs)
     _add_acting(verbs)
@@ -72,6 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+class _Version(argparse.Action):
+    """Tells the version, which takes a look into the packages that are installed."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(f"lifeboat {version.own_version()}\n")
+        parser.exit()
 
 
 Subparsers = argparse._SubParsersAction

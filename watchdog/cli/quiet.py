@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 from migrator.errors import UsageError
@@ -70,15 +69,6 @@ def _cases(arguments: argparse.Namespace) -> int:
     ]
     show.table(("ID", "BEGAN", "DEVICES", "RULES", "REALLY", "NOTE"), rows)
     return 0
-
-
-def silences_shown(found: list[dict[str, Any]]) -> list[str]:
-    """Return the silences for `lifeboat status`."""
-    now = time.time()
-    return [
-        f"{item['what']} silenced for another {max(item['until'] - now, 0) / 60:.0f} min: {item['why']}"
-        for item in found
-    ]
 
 
 def _told(arguments: argparse.Namespace, value: Any, text: str) -> int:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from migrator.later import Later
+
+if TYPE_CHECKING:
+    from rich import console
+    from rich import table as tables
+    from rich import text as texts
+else:
+    console, tables, texts = Later("rich.console"), Later("rich.table"), Later("rich.text")
 
 COLOURS = {"healthy": "green", "suspect": "yellow", "failing": "red"}
 
@@ -22,25 +28,28 @@ def as_json(value: object) -> None:
 
 def line(text: str) -> None:
     """Print one line for people."""
-    Console(highlight=False, soft_wrap=True).print(Text(text))
+    console.Console(highlight=False, soft_wrap=True).print(texts.Text(text))
 
 
-def verdict(word: str) -> Text:
+def verdict(word: str) -> texts.Text:
     """Return a verdict in its colour."""
-    return Text(word, style=COLOURS.get(word, ""))
+    return texts.Text(word, style=COLOURS.get(word, ""))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table; nothing is cut off when the output is no terminal."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    terminal = console.Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    shown = tables.Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(
-            *(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row)
+            *(
+                cell if isinstance(cell, texts.Text) else texts.Text("" if cell is None else str(cell))
+                for cell in row
+            )
         )
-    console.print(shown)
+    terminal.print(shown)
 
 
 def moment(at: float) -> str:
@@ -54,6 +63,15 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def silences(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the silences for people."""
+    now = time.time()
+    return [
+        f"{item['what']} silenced for another {max(item['until'] - now, 0) / 60:.0f} min: {item['why']}"
+        for item in found
+    ]
 
 
 def number(value: float | None) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from migrator.errors import UsageError
+from migrator.later import Later
 from watchdog.cli import show
 from watchdog.cli.client import DaemonError, ask, follow
-from watchdog.cli.quiet import silences_shown
-from watchdog.signals.catalog import CATALOG
+
+if TYPE_CHECKING:
+    from watchdog.signals import catalog
+else:
+    catalog = Later("watchdog.signals.catalog")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -29,7 +33,7 @@ def status(arguments: argparse.Namespace) -> int:
     for blind in found["blind"]:
         show.line(f"  blind: {blind}")
     peers = ", ".join(f"{peer['name']} ({peer['address']})" for peer in found["peers"])
-    for quiet in (*found["quiet"], *silences_shown(found["silences"])):
+    for quiet in (*found["quiet"], *show.silences(found["silences"])):
         show.line(f"  quiet: {quiet}")
     if found["affected"]:
         held = found["affected_containers"]
@@ -84,7 +88,7 @@ def _affects(item: dict[str, Any]) -> str:
 
 
 def _catalog(*, as_json: bool) -> int:
-    known = [(item.name, str(item.kind), item.unit, item.description) for item in CATALOG.values()]
+    known = [(item.name, str(item.kind), item.unit, item.description) for item in catalog.CATALOG.values()]
     if as_json:
         show.as_json([dict(zip(("signal", "kind", "unit", "description"), row, strict=True)) for row in known])
     else:

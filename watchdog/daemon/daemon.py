@@ -35,11 +35,12 @@ from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
 from watchdog.daemon.telling import Telling
 from watchdog.daemon.warm_up import WarmUp
+from watchdog.paths import DIRECTORY, RUNTIME, STATE
 from watchdog.policy.evaluate import Assessment
 from watchdog.policy.load import LOCAL, SHIPPED
 from watchdog.policy.model import Policy
 from watchdog.policy.nearness import nearness
-from watchdog.settings import DIRECTORY, RUNTIME, STATE, Settings, own_name
+from watchdog.settings import Settings, own_name
 from watchdog.signals.model import Reading
 from watchdog.signals.monitor import SignalMonitor
 from watchdog.signals.readers import readers_of_host

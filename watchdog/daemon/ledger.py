@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 from migrator.errors import UsageError
 from migrator.model import Value
 from migrator.peers.authority import write_secret
-from watchdog.policy.score import Case, Truth
+from watchdog.policy.score import Case
+from watchdog.policy.truth import Truth
 from watchdog.toml_files import nearest
 
 KEPT_CASES = 1000

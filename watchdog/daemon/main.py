@@ -14,8 +14,9 @@ from migrator.errors import LifeboatError, PrerequisiteError
 from watchdog.admin import AdminServer
 from watchdog.daemon.daemon import Daemon, Places, is_root
 from watchdog.daemon.heartbeat import notify
+from watchdog.paths import ADMIN_SOCKET, SETTINGS
 from watchdog.policy.load import load_policy, timing_of
-from watchdog.settings import ADMIN_SOCKET, SETTINGS, load_settings
+from watchdog.settings import load_settings
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from migrator.model import Value
-
-
-class Truth(StrEnum):
-    """What an admin found out afterwards."""
-
-    CONFIRMED = "confirmed"
-    FALSE_ALARM = "false-alarm"
-    MISSED = "missed"  # it failed, and no evacuation came before
+from watchdog.policy.truth import Truth
 
 
 class Case(Value):
