@@ -237,8 +237,8 @@ def take_up(reception: Reception) -> None:
 
 
 def _shim(directory: Path) -> ControlClient | None:
-    if (directory / HANDED_OVER).exists():
-        return None  # nobody is there any more, and each would be waited for
+    if not directory.exists() or (directory / HANDED_OVER).exists():
+        return None  # this host was down, or nobody is there any more; each would be waited for
     try:
         return ControlClient(directory / CONTROL, timeout_s=SHIM_AGAIN_S, what="the parked podman")
     except LifeboatError:

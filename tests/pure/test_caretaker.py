@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from migrator.protocol.journal import Decision
 from migrator.protocol.messages import DecisionTold, Standing
 from migrator.protocol.steps import Step, may_take_over, next_step
+from migrator.recovery import incoming
+from migrator.shim.order import CONTROL, HANDED_OVER
+from migrator.target.arrival import SHIM_AGAIN_S
 
 SILENT = None
 UNDECIDED = DecisionTold(migration="m", decision="")
@@ -77,3 +81,21 @@ def test_never_commit_without_the_word_nor_abort_against_it(
         assert Step.ABORT not in steps
     if standing is Standing.RESTORED and Decision.ABORT not in words:
         assert Step.ABORT not in steps
+
+
+def test_nobody_waits_for_a_shim_that_cannot_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a boot nothing is left in /run; a shim that is only late in a directory that is there is waited for."""
+    waited: list[float] = []
+
+    class Late:
+        def __init__(self, path: Path, *, timeout_s: float, what: str) -> None:
+            waited.append(timeout_s)
+            assert (path, what) == (tmp_path / "there" / CONTROL, "the parked podman")
+
+    monkeypatch.setattr(incoming, "ControlClient", Late)
+    assert (incoming._shim(tmp_path / "gone"), waited) == (None, [])
+    (tmp_path / "there").mkdir()
+    assert isinstance(incoming._shim(tmp_path / "there"), Late)
+    assert waited == [SHIM_AGAIN_S]
+    (tmp_path / "there" / HANDED_OVER).touch()
+    assert (incoming._shim(tmp_path / "there"), len(waited)) == (None, 1)
