@@ -38,6 +38,11 @@ SOURCES = (
     "docs/man",
     "docs/samples",
 )
+SITE = f"{VENV}/lib/python3.*/site-packages"
+COMPILE = "python3 -OO -m compileall -qq"
+"""As the daemon runs (PYTHONOPTIMIZE); pip compiles for others only, and each new host would do it anew."""
+COMPILE_PACKAGES = f"{COMPILE} {SITE} || true; {COMPILE} -x '/(test|tests|idlelib)/' /usr/lib/python3.* || true"
+COMPILE_PROJECT = f"{COMPILE} {SITE}/migrator {SITE}/watchdog"
 BUILD_REQUIREMENT = "setuptools>=77"  # not needed here, but by `./run install` in a host without a network
 LEFT_OVER = ("__pycache__", "*.so")  # what an editable installation leaves among the sources
 
@@ -52,7 +57,7 @@ def dependencies_layer(root: Path) -> Path:
     """Return the layer with the private environment and everything but lifeboat in it."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"]
-    recipe = json.dumps([wanted, BUILD_REQUIREMENT, root.name])
+    recipe = json.dumps([wanted, BUILD_REQUIREMENT, root.name, COMPILE_PACKAGES])
     return cached("packages", recipe, lambda target: build_dependencies(target, root, wanted)) / "files"
 
 
@@ -62,7 +67,7 @@ def build_dependencies(target: Path, root: Path, wanted: list[str]) -> None:
     wheels.mkdir(parents=True)
     download([*wanted, BUILD_REQUIREMENT], python_of(root), wheels)
     pip = f"{VENV}/bin/pip install --quiet --no-index --find-links /mnt"
-    script = f'python3 -m venv {VENV} && {pip} "$@"'
+    script = f'python3 -m venv {VENV}; {pip} "$@"; {COMPILE_PACKAGES}'
     build_layer(target, [root], (wheels, "/mnt"), ["sh", "-ec", script, "sh", *wanted])
 
 
@@ -83,7 +88,7 @@ def python_of(root: Path) -> str:
 
 def project_layer(root: Path, packages: Path) -> Path:
     """Return the layer with this checkout's lifeboat."""
-    recipe = json.dumps([str(packages), digest_of_sources()])
+    recipe = json.dumps([str(packages), digest_of_sources(), COMPILE_PROJECT])
     return cached("lifeboat", recipe, lambda target: build_project(target, root, packages), keep=4) / "files"
 
 
@@ -95,7 +100,7 @@ def build_project(target: Path, root: Path, packages: Path) -> None:
             copy_source(CHECKOUT / source, copy / source)
         pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-index", "--no-build-isolation"]
         command.run([*pip, "--wheel-dir", str(wheels), str(copy)], timeout_s=BUILD_TIMEOUT_S)
-        script = f"{VENV}/bin/pip install --quiet --no-deps --no-index /mnt/*.whl"
+        script = f"{VENV}/bin/pip install --quiet --no-deps --no-index /mnt/*.whl; {COMPILE_PROJECT}"
         build_layer(target, [packages, root], (wheels, "/mnt"), ["sh", "-ec", script])
         place = [str(copy / "run"), "place-files", str(target / "files")]
         command.run(place, timeout_s=60)
