@@ -5,7 +5,7 @@ from __future__ import annotations
 from migrator.errors import ExecutionError
 from tests.lab import signals
 from tests.lab.host import Host
-from tests.lab.lab import Lab
+from tests.lab.lab import Lab, in_parallel
 
 SETTINGS = "/etc/lifeboat/lifeboat.toml"
 BUNDLE = "/root/join.bundle"
@@ -15,18 +15,20 @@ START_TIMEOUT_S = 60.0
 def start(lab: Lab, settings: str = "") -> None:
     """Install the lab's smartctl, write `settings` (TOML) in each host, form the cluster, start lifeboatd.
 
-    The first host makes the cluster, and the others join it one after another; raises when a command
-    or the daemon fails, with the daemon's own last words.
+    The first host makes the cluster, and the others join it one after another, all before a daemon lives;
+    raises when a command or the daemon fails, with the daemon's own last words.
     """
     first, *others = lab.hosts.values()
     for host in lab.hosts.values():
         signals.install_smartctl(host)
         host.write(SETTINGS, settings)
     first.run(["lifeboat", "cluster", "init", "--host", first.name, "--address", first.address])
-    start_daemon(first)
     for host in others:
         join(first, host)
-        start_daemon(host)
+    starting = [first, *others]
+    if len(others) > 1:  # an invitation tells of no later one: who starts asks the first host, which must be up
+        start_daemon(starting.pop(0))
+    in_parallel(start_daemon, starting)
 
 
 def join(first: Host, host: Host) -> None:
