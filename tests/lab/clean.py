@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from migrator.errors import LifeboatError
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from migrator.errors import ExecutionError, LifeboatError
 from tests.lab import cgroups, signals
 from tests.lab.host import Host
-from tests.lab.lab import Lab
+from tests.lab.lab import Lab, in_parallel
+from tests.lab.leftovers import leftovers
 
 TIMEOUT_S = 20.0
 
@@ -18,12 +25,52 @@ def clean(lab: Lab) -> None:
     cgroups.create(lab.programs)
     lab.heal()
     lab.forget_neighbours()
-    for host in lab.hosts.values():
+    troubles: dict[str, str] = {}
+
+    def try_to_clean(host: Host) -> None:
         try:
             clean_host(host)
         except LifeboatError as error:
-            print(f"lab: {host.name} is replaced, because it cannot be cleaned: {error}")
-            lab.renew(host.name)
+            troubles[host.name] = str(error)
+
+    in_parallel(try_to_clean, lab.hosts.values())
+    for name, trouble in troubles.items():  # one after another, for the lab notes each
+        print(f"lab: {name} is replaced, because it cannot be cleaned: {trouble}")
+        lab.renew(name)
+
+
+def end_unfinished(host: Host) -> bool:
+    """Kill the programs of migrations that have not ended; return whether there were any.
+
+    A parked podman keeps podman's lock, for which the next one would wait until it is given up.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    found = False
+    while pids := _unfinished(host):
+        found = True
+        if time.monotonic() > deadline:
+            raise ExecutionError(f"a migration's programs {pids} do not end", code="lab-timeout")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return found
+
+
+def _unfinished(host: Host) -> list[int]:
+    """Return the pids, as the machine counts, of what runs in the scopes of migrations, but for podman's monitors.
+
+    The monitor of a container that came stays in the scope in which podman was started.
+    """
+    found = []
+    for side in ("source", "target"):
+        for file in host.cgroup.rglob(f"lifeboat-{side}-*.scope/cgroup.procs"):
+            with suppress(OSError):
+                for pid in file.read_text().split():
+                    with suppress(OSError):
+                        if Path(f"/proc/{pid}/comm").read_text() != "conmon\n":
+                            found.append(int(pid))
+    return found
 
 
 END_SINKS = """
@@ -55,6 +102,7 @@ def clean_host(host: Host) -> None:
     """Remove containers, drives, trees and lifeboat's state of a host; raises when something resists."""
     if host.run(["systemctl", "is-active", "lifeboatd.service"], check=False).status == 0:
         host.run(["systemctl", "stop", "lifeboatd.service"], timeout_s=TIMEOUT_S)
+    ended = end_unfinished(host)
     forget_units(host)
     end_sinks(host)
     host.run(["podman", "pod", "rm", "--all", "--force", "--time=0"], timeout_s=TIMEOUT_S)
@@ -67,3 +115,5 @@ def clean_host(host: Host) -> None:
         host.run(["find", directory, "-mindepth", "1", "-delete"], timeout_s=TIMEOUT_S, check=False)
     host.run(["rm", "-f", "/etc/lifeboat/lifeboat.toml", "/etc/lifeboat/peers.json"], timeout_s=TIMEOUT_S)
     host.run(["systemctl", "reset-failed"], timeout_s=TIMEOUT_S)
+    if ended and (left := leftovers(host)):
+        raise ExecutionError(f"a migration left {'; '.join(left)}", code="lab-leftovers")

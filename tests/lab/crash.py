@@ -23,6 +23,7 @@ from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
+from tests.lab.leftovers import leftovers
 from tests.lab.settings import CHECKOUT
 from tests.lab.stops import Stop, Turnstile, stop_named
 from tests.lab.traffic import PORT, ask
@@ -450,34 +451,6 @@ def _behind_gate(host: Host, pid: int) -> bool:
     inside = pids[1]  # as the host counts
     listed = host.run(["nsenter", f"--net=/proc/{inside}/ns/net", "nft", "list", "tables"], check=False)
     return "lifeboat_gate" in listed.output
-
-
-def leftovers(host: Host) -> list[str]:
-    """Return what a migration has left on a host that should be clean."""
-    found = []
-    places = ["/run/lifeboat/migrations", "/run/lifeboat/allowed", "/run/lifeboat/pods"]
-    places += [f"/var/lib/lifeboat/{name}" for name in ("banned", "staging", "pods")]
-    if files := host.run(["find", *places, "-mindepth", "1"], check=False).output.split():
-        found.append(f"files {files[:3]}")
-    units = host.run(["systemctl", "list-units", "--plain", "--no-legend", "lifeboat-*"]).output.splitlines()
-    # podman's monitor of a container that came stays in the scope in which podman was started
-    running = host.run(["podman", "ps", "--quiet"]).output
-    if left := [line.split()[0] for line in units if not (running and line.startswith("lifeboat-target-"))]:
-        found.append(f"scopes {left}")
-    for namespace in host.run(["sh", "-c", "ls /run/netns 2>/dev/null || true"]).output.split():
-        tables = host.run(["nsenter", f"--net=/run/netns/{namespace}", "nft", "list", "tables"], check=False).output
-        if "lifeboat_gate" in tables:
-            found.append(f"a gate in {namespace}")
-    namespaces = host.run(["sh", "-c", "ls /run/netns 2>/dev/null | wc -l"]).output.strip()
-    if int(namespaces) > len(running.split()):
-        found.append(f"{namespaces} network namespaces for {len(running.split())} containers")
-    mounts = host.run(["sh", "-c", "grep -c -E 'criu-root|/merged ' /proc/self/mountinfo || true"]).output.strip()
-    if int(mounts) > len(running.split()):
-        found.append(f"{mounts} mounts for {len(running.split())} containers")
-    ours = "pgrep -a -f 'migrator[.]|lifeboat[-](guard|room)|criu (dump|restore)' || true"
-    if processes := host.run(["sh", "-c", ours]).output:
-        found.append(f"processes {processes.splitlines()[:3]}")
-    return found
 
 
 # --- the faults -----------------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ from tests.lab.crash import (
     TALKER,
     TALKER_PORT,
     Cell,
-    leftovers,
     stage,
     talked,
 )
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
+from tests.lab.leftovers import leftovers
 from tests.lab.people import check, inside, inspect, migrate, shell, start, wait
 from tests.lab.stops import Turnstile, stop_named
 from tests.lab.traffic import PORT, Traffic, ask

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from migrator.errors import CommandError
-from tests.lab.crash import leftovers
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
+from tests.lab.leftovers import leftovers
 from tests.lab.people import FAILING_RUNC, inspect, migrate, shell, wait
 from tests.lab.traffic import ask
 
