@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migrator.errors import ExecutionError, LifeboatError
-from tests.lab import cluster
+from migrator.errors import CommandError, ExecutionError, LifeboatError
+from tests.lab import admin, cluster
 from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.image import BASE
@@ -275,14 +275,21 @@ class Cell:
 
     def entries(self, host: Host) -> list[dict[str, Any]]:
         """Return the host's migrations, newest first, as `lifeboat history` tells."""
-        told = host.run(["lifeboat", "history", "--json"], check=False, timeout_s=60)
-        found: list[dict[str, Any]] = json.loads(told.output) if told.status == 0 else []
-        return found
+        try:
+            return admin.history(host)
+        except CommandError as error:
+            if error.temporary:
+                raise
+            return []
 
     def unsettled(self, host: Host) -> list[dict[str, Any]]:
         """Return the host's migrations that have no end, as `lifeboat recover` tells."""
-        told = host.run(["lifeboat", "recover", "--json"], check=False, timeout_s=60)
-        return list(json.loads(told.output)) if told.status == 0 else [{"daemon": told.errors}]
+        try:
+            return admin.situations(host)
+        except CommandError as error:
+            if error.temporary:
+                raise
+            return [{"daemon": str(error)}]
 
     def runs_on(self) -> list[str]:
         """Return the hosts on which the container's processes run, and are not frozen."""

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from migrator.errors import LifeboatError
+from tests.lab import admin
 from tests.lab.lab import Lab
 from tests.lab.scene import CONTAINER, POLL_S, Scene
 
@@ -86,7 +87,7 @@ def follow(scene: Scene, memory_mib: int) -> None:
     told_at = 0.0
     deadline = time.monotonic() + 120 + (memory_mib << 20) / DRAIN_BYTES_PER_S
     while time.monotonic() < deadline:
-        status = scene.lifeboat(scene.source, "status")
+        status = admin.status(scene.source)
         if status["sentence"] != shown:
             shown = status["sentence"]
             say(f"lifeboatd: {shown}")

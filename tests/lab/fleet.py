@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migrator.errors import CommandError, ExecutionError, LifeboatError
-from tests.lab import cluster, drives, signals
+from tests.lab import admin, cluster, drives, signals
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
@@ -89,7 +89,7 @@ class Fleet:
 
     def state(self, host: Host) -> str:
         """Return a host's state."""
-        return str(self.lifeboat(host, "status")["state"])
+        return str(admin.status(host)["state"])
 
     def places(self) -> dict[str, list[str]]:
         """Return on which hosts each container runs, by podman's word.

@@ -8,7 +8,7 @@ from subprocess import DEVNULL
 
 import pytest
 
-from tests.lab import drives, signals
+from tests.lab import admin, drives, signals
 from tests.lab.fleet import SETTINGS, Box, Fleet
 from tests.lab.lab import Lab
 from tests.lab.stops import Turnstile, stop_named
@@ -31,7 +31,7 @@ def suspects(lab: Lab, settings: str) -> Fleet:
 
 def kept_at(fleet: Fleet) -> float:
     """Return of when the checkpoint of alpha's only container is, 0 without one."""
-    staged = fleet.lifeboat(fleet.lab.host("alpha"), "status")["staged"]
+    staged = admin.status(fleet.lab.host("alpha"))["staged"]
     return float(staged[0]["kept_at"] or 0) if staged else 0.0
 
 
@@ -65,7 +65,7 @@ def test_a_container_starts_from_its_checkpoint_when_its_host_died_suddenly(lab:
     peer = Traffic(lab, web.address, tmp_path / "peer.json")
     peer.start()
     alpha.kill()
-    fleet.wait("the host to be missed", lambda: bool(fleet.lifeboat(beta, "recover")), WAIT_S)
+    fleet.wait("the host to be missed", lambda: bool(admin.situations(beta)), WAIT_S)
     (orphan,) = fleet.lifeboat(beta, "recover")
     assert (orphan["container"], orphan["peer"]) == ("web", "alpha")
     unproved = beta.run(start[:-1], check=False)
@@ -103,7 +103,7 @@ def test_one_whose_memory_was_lost_in_the_drain_goes_back_to_its_checkpoint(lab:
     with turnstile.hold():
         alpha.kill()
     move.wait(WAIT_S)
-    fleet.wait("it to go back", lambda: "done" in str(fleet.lifeboat(beta, "history")), WAIT_S)
+    fleet.wait("it to go back", lambda: "done" in str(admin.history(beta)), WAIT_S)
     assert fleet.places() == {"web": ["beta"]}
     assert fleet.harms() == [], "with the memory of its checkpoint"
     assert beta.read(f"{VOLUME}/old") == "one"
@@ -132,7 +132,7 @@ def test_a_host_that_takes_none_starts_none_from_its_checkpoint(lab: Lab) -> Non
     assert "beta takes no container: it is cordoned" in said()
     assert beta.read(f"{VOLUME}/old") == "two", "nothing was touched"
     beta.run(["lifeboat", "uncordon"])
-    fleet.wait("it to go back", lambda: "done" in str(fleet.lifeboat(beta, "history")), WAIT_S)
+    fleet.wait("it to go back", lambda: "done" in str(admin.history(beta)), WAIT_S)
     assert fleet.harms() == [], "with the memory of its checkpoint"
     assert beta.read(f"{VOLUME}/old") == "one"
     assert said().count("could not go back") == 1, "it is told once"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import cluster, drives, signals
+from tests.lab import admin, cluster, drives, signals
 from tests.lab.data_disk import data_disk, disk_below_root
 from tests.lab.host import Host
 from tests.lab.lab import Lab
@@ -30,7 +30,7 @@ def lifeboat(host: Host, *words: str) -> Any:
 def wait(host: Host, happened: Callable[[Any], bool]) -> Any:
     """Wait until the host's status is as it shall be, and return it."""
     deadline = time.monotonic() + WAIT_S
-    while not happened(found := lifeboat(host, "status")):
+    while not happened(found := admin.status(host)):
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
     return found

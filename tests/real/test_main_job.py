@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from migrator.command import CommandResult
+from migrator.errors import CommandError
+from tests.lab import admin
 from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.scene import ADDRESS, CONTAINER, Scene
@@ -68,7 +70,7 @@ def check_clean(host: Host) -> None:
 
 def test_a_failing_disk_empties_the_host(scene: Scene) -> None:
     scene.break_disk()
-    scene.wait("the evacuation", lambda: bool(scene.lifeboat(scene.source, "status")["state"] == "evacuated"), 120)
+    scene.wait("the evacuation", lambda: bool(admin.status(scene.source)["state"] == "evacuated"), 120)
     scene.wait("the alerts", lambda: any(e["kind"] == "evacuation-ended" for e in scene.events()), 30)
     check_undisturbed(scene, "beta")
     for host in (scene.source, scene.target):
@@ -262,8 +264,12 @@ def test_daemons_may_be_killed_in_the_drain(lab: Lab, tmp_path: Path, dying: tup
 
 def last_phase(scene: Scene, host: Host | None = None) -> str:
     """Return how the latest migration that alpha, or another host, knows ended; empty while it has not."""
-    ended = (host or scene.source).run(["lifeboat", "history", "--json"], check=False)
-    found = json.loads(ended.output) if ended.status == 0 else []
+    try:
+        found = admin.history(host or scene.source)
+    except CommandError as error:
+        if error.temporary:
+            raise
+        return ""
     return str(found[0]["phase"]) if found else ""
 
 

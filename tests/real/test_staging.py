@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import drives, signals
+from tests.lab import admin, drives, signals
 from tests.lab.fleet import SETTINGS, Box, Fleet
 from tests.lab.lab import Lab
 
@@ -51,8 +51,8 @@ def test_files_wait_at_the_target_of_a_suspect_host(lab: Lab) -> None:
 
     def worry() -> None:
         signals.set_drive(alpha, drives.ata_drive(serial="LAB-alpha", reallocated=50))
-        fleet.wait("the staging", lambda: bool(fleet.lifeboat(alpha, "status")["staged"]), WAIT_S)
-        fleet.wait("all of it", lambda: fleet.lifeboat(alpha, "status")["staged"][0]["fresh_at"], WAIT_S)
+        fleet.wait("the staging", lambda: bool(admin.status(alpha)["staged"]), WAIT_S)
+        fleet.wait("all of it", lambda: admin.status(alpha)["staged"][0]["fresh_at"], WAIT_S)
 
     worry()
     assert big.read_bytes() == alpha.path(f"{VOLUME}/big").read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import cluster, signals
+from tests.lab import admin, cluster, signals
 from tests.lab.lab import Lab
 from tests.lab.members import Members
 from tests.lab.scene import CONTAINER, Scene
@@ -75,7 +75,7 @@ def test_a_host_joins_by_a_token_and_is_removed(lab: Lab) -> None:
 
 def registry(scene: Scene) -> dict[str, Any]:
     """Return how the registry stands for alpha."""
-    found: dict[str, Any] = scene.lifeboat(scene.source, "status")["registry"]
+    found: dict[str, Any] = admin.status(scene.source)["registry"]
     return found
 
 
