@@ -7,14 +7,20 @@ import datetime
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migrator.errors import UsageError
+from migrator.later import Later
 from migrator.peers import joining, membership
 from migrator.peers.authority import life, write_secret
 from migrator.peers.membership import PeerDirectory
 from migrator.peers.tls import OWN
 from watchdog.cli import show
-from watchdog.settings import own_name
+
+if TYPE_CHECKING:
+    from watchdog import settings
+else:
+    settings = Later("watchdog.settings")
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_TTL_S = 7 * 86400
@@ -22,7 +28,7 @@ LONGEST_TTL_S = 7 * 86400
 
 def init(arguments: argparse.Namespace) -> int:
     """Make a cluster with this host as its first."""
-    host = arguments.host or own_name()
+    host = arguments.host or settings.own_name()
     members = membership.init(arguments.directory, host, arguments.address)
     return _told(arguments, {"host": members.host, "directory": str(arguments.directory)}, f"{host} made a cluster")
 
@@ -69,7 +75,7 @@ def _join_by_token(arguments: argparse.Namespace) -> PeerDirectory:
             hint="lifeboat cluster join --token TOKEN --address ADDRESS",
         )
     word = sys.stdin.readline().strip() if arguments.token == "-" else arguments.token  # noqa: S105  a file's name
-    host = arguments.host or own_name()
+    host = arguments.host or settings.own_name()
     return joining.join_by_token(arguments.directory, word, host, arguments.address)
 
 
