@@ -15,7 +15,7 @@ from pathlib import Path
 
 from migrator.control import ControlClient
 from migrator.errors import LifeboatError, failure
-from migrator.model import ContainerFacts, Fallback, MigrationOutcome, Phase
+from migrator.model import ContainerFacts, Fallback, Method, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Journal, Side
@@ -233,7 +233,8 @@ def adopted(hall: Hall, journal: Journal) -> list[Reception]:
 def take_up(reception: Reception) -> None:
     """Join a reception to what lived on of it, unless that is done; until then nobody hears how it stands."""
     if not reception.adopted:
-        reception.adopt(_shim(reception.directory))
+        parked = reception.proposal.method is not Method.COLD  # what is created anew has no shim to be waited for
+        reception.adopt(_shim(reception.directory) if parked else None)
 
 
 def _shim(directory: Path) -> ControlClient | None:

@@ -232,3 +232,17 @@ def test_who_cannot_start_anew_calls_a_human_once_and_goes_on_trying(
     looking.look()
     assert (started, reception.ended) == (["a" * 64] * 3, True)
     assert "started anew from its files" in told[1].error
+
+
+def test_a_shim_is_waited_for_by_those_that_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would keep the daemon from its start for seconds, and its peers call a human meanwhile."""
+    asked: list[Path] = []
+    monkeypatch.setattr(incoming, "_shim", asked.append)
+    for method in Method:
+        hall = hall_in(tmp_path / method, MigratorSettings())
+        proposal = offer(method)
+        hall.journal.begin(proposal.migration, Side.TARGET, "web", proposal.model_dump_json())
+        (reception,) = adopted(hall, hall.journal)
+        assert reception.report().standing is Standing.LOST
+    assert len(asked) == len(Method) - 1
+    assert not any(directory.is_relative_to(tmp_path / Method.COLD) for directory in asked)
