@@ -51,6 +51,7 @@ IN_POD = "pod"  # a lazy migration of a pod, whose other member never stops talk
 KINDS = (ROLLBACK, IN_POD)
 STOP_LIMIT_S = 60.0
 REST_LIMIT_S = 120.0
+CALM_S = 6.0  # longer than either daemon waits before it tries again
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Cell:
         self._moving: subprocess.Popen[bytes] | None = None
         self._seen = directory / "seen.json"
         self.struck_at = 0.0
+        self._open: list[tuple[str | None, str | None]] = []
+        self._open_since = 0.0
         self._ready = self._limited = False
 
     # --- the stage
@@ -329,13 +332,20 @@ class Cell:
         self._ready = not called and not verdict.wrong
 
     def _rests(self) -> bool:
-        """Say whether nothing goes on any more: all is settled, or a human was called and nothing changes."""
+        """Say whether nothing goes on any more: all is settled, or a human was called and nothing changes.
+
+        Between a call and a target's late return everything looks like that, for a moment.
+        """
         if self._moving is not None and self._moving.poll() is None:
             return False
         if not (self.source.running and self.target.running):
             return False
         told = [*self.unsettled(self.source), *self.unsettled(self.target)]
-        return not told or (all("migration" in item for item in told) and self._human_called())
+        open_here = [(item.get("migration"), item.get("place")) for item in told]
+        if open_here != self._open:
+            self._open, self._open_since = open_here, time.monotonic()
+        calm = time.monotonic() - self._open_since > CALM_S
+        return not told or (calm and all("migration" in item for item in told) and self._human_called())
 
     def _human_called(self) -> bool:
         """Say whether a human was called on some host: an outcome that is not settled."""
