@@ -91,7 +91,7 @@ class _Held:
         What it is given while systemd is asked waits in the channel, and is held there.
         """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        settle_in(NAME, LAST_TO_BE_KILLED)
+        settle_in(NAME, LAST_TO_BE_KILLED, self._channel.fileno())
         try:
             if scope:
                 with suppress(LifeboatError, OSError):

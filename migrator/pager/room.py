@@ -126,13 +126,10 @@ class _Maker:
             os._exit(0)
 
     def _settle_in(self) -> None:
-        """Let go of what belongs to the sink: its guard waits for the end of the sink's own."""
-        own = self._channel.fileno()
-        os.closerange(3, own)
-        os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
+        """Be the least of all, as `child.settle_in` has it."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        settle_in(NAME, FIRST_TO_BE_KILLED)
+        settle_in(NAME, FIRST_TO_BE_KILLED, self._channel.fileno())
 
     @property
     def _held_bytes(self) -> int:

@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import signal
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ UFFDIO_REGISTER, MODE_MISSING = 0xC020AA00, 1
 NEW_DESCRIPTOR = 0xAA00  # USERFAULTFD_IOC_NEW, _IO(0xAA, 0x00)
 READ_ZEROS = 42
 LONG_ENOUGH_S = 1.0
+LIMIT_S = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +100,15 @@ def test_with_a_guard_the_page_stays_missing_until_the_tree_is_dead() -> None:
         time.sleep(0.02)
     for descriptor in (read, write):
         os.close(descriptor)
+
+
+def test_it_holds_nothing_open_of_the_sinks() -> None:
+    """Whoever calls a sink that is dead must hear so: the listening end of its control socket goes with it."""
+    ours, theirs = socket.socketpair()
+    guard = Guard()
+    ours.close()
+    theirs.settimeout(LIMIT_S)
+    assert theirs.recv(1) == b"", "nobody else has the other end"
+    theirs.close()
+    guard.dismiss()
+    guard._channel.close()
