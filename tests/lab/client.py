@@ -16,8 +16,8 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,13 +65,16 @@ class Report:
 
 
 def exchange(
-    report: Report, connection: socket.socket, interval_s: float, output: Path, stop: threading.Event
+    report: Report, connection: socket.socket, interval_s: float, output: Path, told: Sequence[int]
 ) -> None:
-    """Ask and note the answers until told to stop or the connection ends; raises `OSError` when it breaks."""
+    """Ask and note the answers until a signal has `told` to stop; raises `OSError` when the connection breaks.
+
+    No `threading.Event`: its lock may be held by the very thread that a signal interrupts.
+    """
     began = time.monotonic()
     written = 0.0
     reader = connection.makefile("rb")
-    while not stop.is_set():
+    while not told:
         asked = time.monotonic() - began
         report.requests += 1
         connection.sendall(b"count\n")
@@ -83,7 +86,7 @@ def exchange(
         if now - written >= WRITE_EVERY_S:
             report.write(output)
             written = now
-        stop.wait(interval_s)
+        time.sleep(interval_s)
 
 
 def ask(address: str, port: int, request: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, object]:
@@ -96,15 +99,15 @@ def ask(address: str, port: int, request: str, timeout_s: float = ANSWER_TIMEOUT
 
 def watch(arguments: argparse.Namespace) -> int:
     """Hold one connection until the end; return 0 when it never broke."""
-    stop = threading.Event()
+    told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: told.append(number))
     report = Report(began_at=time.time())
     try:
         with socket.create_connection((arguments.address, arguments.port), timeout=ANSWER_TIMEOUT_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             report.connected = True
-            exchange(report, connection, arguments.interval_ms / 1000, arguments.output, stop)
+            exchange(report, connection, arguments.interval_ms / 1000, arguments.output, told)
     except OSError as error:
         report.connected = False
         report.resets += isinstance(error, ConnectionError)

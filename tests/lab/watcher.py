@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,11 +66,15 @@ class Watcher:
         self._address, self._port, self._output = address, port, output
         self._seen = Seen()
         self._written_at = 0.0
-        self.stop = threading.Event()
+        self.stopping = False  # no `Event`: its lock may be held by the very thread that a signal interrupts
+
+    def end(self) -> None:
+        """Ask no more."""
+        self.stopping = True
 
     def run(self) -> None:
         """Connect again whenever the connection ends."""
-        while not self.stop.is_set():
+        while not self.stopping:
             try:
                 with socket.create_connection((self._address, self._port), CONNECT_TIMEOUT_S) as connection:
                     connection.settimeout(ANSWER_TIMEOUT_S)
@@ -80,13 +83,13 @@ class Watcher:
                     self._exchange(connection)
             except (OSError, ValueError, KeyError):
                 self._write()
-                self.stop.wait(0.02)
+                time.sleep(0.02)
         self._write(always=True)
 
     def _exchange(self, connection: socket.socket) -> None:
         reader = connection.makefile("rb")
         number = 0
-        while not self.stop.is_set():
+        while not self.stopping:
             number += 1
             row = 0
             request = "count"
@@ -102,7 +105,7 @@ class Watcher:
             if row:
                 self._seen.acknowledged.append(row)
             self._write()
-            self.stop.wait(0.005)
+            time.sleep(0.005)
 
     def _write(self, *, always: bool = False) -> None:
         if always or time.monotonic() - self._written_at > WRITE_EVERY_S:
@@ -120,7 +123,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     watcher = Watcher(arguments.address, arguments.port, arguments.output)
-    signal.signal(signal.SIGTERM, lambda *_: watcher.stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: watcher.end())
     watcher.run()
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,8 +102,8 @@ class Daemon:
         self.drill.clear()
         self.warm_up = WarmUp(self.settings.evacuation.warm_up_s, self.settings.evacuation.checkpoint_s)
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
-        self.stopping = threading.Event()
-        self.reloading = threading.Event()
+        # Set by signal handlers, which may take no lock that the thread they interrupt may have.
+        self._stop_wanted = self._reload_wanted = False
 
     @property
     def assessment(self) -> Assessment:
@@ -129,10 +128,10 @@ class Daemon:
 
     def run(self) -> None:
         """Tick until told to stop: at new readings, and at least every `tick_s`."""
-        while not self.stopping.is_set():
+        while not self._stop_wanted:
             self.bell.wait(self.settings.evacuation.tick_s)
-            if self.reloading.is_set():
-                self.reloading.clear()
+            if self._reload_wanted:
+                self._reload_wanted = False
                 self.reload()
             try:
                 self.tick()
@@ -142,12 +141,12 @@ class Daemon:
 
     def stop_soon(self) -> None:
         """Let `run` return; may be called by a signal handler."""
-        self.stopping.set()
+        self._stop_wanted = True
         self.bell.ring()
 
     def reload_soon(self) -> None:
         """Let `run` read the policies anew; may be called by a signal handler."""
-        self.reloading.set()
+        self._reload_wanted = True
         self.bell.ring()
 
     def stop(self) -> None:
