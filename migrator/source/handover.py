@@ -93,7 +93,9 @@ class Handover:
                 self._company.check_trouble()
             if step is SourceStep.TELL:
                 self.tell()
-            if step in (SourceStep.TELL, SourceStep.WAIT) and report is not None and patience.over(report):
+            if report is None:
+                patience = Patience(limit_s)  # one that comes back has as long as before
+            elif step in (SourceStep.TELL, SourceStep.WAIT) and patience.over(report):
                 raise self._stuck(report)
             if step is SourceStep.CALL_A_HUMAN:
                 raise self._human(report)

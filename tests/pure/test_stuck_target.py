@@ -139,6 +139,20 @@ def test_who_gets_on_is_waited_for(tmp_path: Path, clock: Clock) -> None:
     assert clock.now >= END_S
 
 
+def test_who_was_away_has_as_long_as_before(tmp_path: Path, clock: Clock) -> None:
+    """A target whose daemon is started again stands as it stood."""
+
+    def stands() -> Report:
+        if LIMIT_S - 10 < clock.now < LIMIT_S + 10:
+            raise PeerError("nobody listens", code="peer-unreachable")
+        return report(Standing.RESTORED)
+
+    with pytest.raises(ExecutionError) as stuck:
+        follow(tmp_path, clock, Beta(stands))
+    assert stuck.value.code == "target-stuck"
+    assert 2 * LIMIT_S + 9 < clock.now <= 2 * LIMIT_S + 12
+
+
 def test_patience_begins_anew_with_every_step(clock: Clock) -> None:
     patience = Patience(LIMIT_S)
     seen = []
