@@ -58,6 +58,7 @@ from migrator.target.giving_back import RETURN_LIMIT_S, Returned, give_back
 from migrator.target.hall import Hall
 from migrator.target.reservations import Held, Hold
 from migrator.target.staging import Stagings
+from migrator.vital import unbroken
 
 JOURNAL = "journal.db"
 HOLD_S = 120.0  # promises of an evacuation that is cut short are free again after this
@@ -300,7 +301,7 @@ class Engine:
         `ended` takes how each migration away from here ended, and what was lost here; `failed` takes the
         words for a human where that could not be done.
         """
-        self._listeners = (ended, failed)
+        ended, failed = self._listeners = (unbroken(ended), unbroken(failed))
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
                 self._follow(entry.migration, ended, failed)
@@ -322,7 +323,7 @@ class Engine:
                 return
             recovery = SourceRecovery(self._departure, entry, self._peers)
             container = recovery.journey.container
-            with self._claims.claim(container.id, container.name):
+            with self._claims.wait_for(container.id, container.name):
                 recovery.run(ended, failed)
         except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
             why = f"{failure(raised)}; see: lifeboat recover {migration}"

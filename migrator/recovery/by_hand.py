@@ -65,7 +65,7 @@ class Settlement:
         entries = self._shared.journal.entries(unfinished=True)
         orphans = self._revival.orphans()
         return tuple(
-            [self._situation(entry, declared_dead=False) for entry in entries]
+            [self._situation_told(entry) for entry in entries]
             + [_orphaned(kept, refused) for kept, refused in orphans]
         )
 
@@ -218,6 +218,24 @@ class Settlement:
         )
 
     # --- telling
+
+    def _situation_told(self, entry: Entry) -> Situation:
+        """As `_situation`; one that nobody can judge now keeps no other from being told."""
+        try:
+            return self._situation(entry, declared_dead=False)
+        except LifeboatError as error:
+            return Situation(
+                migration=entry.migration,
+                container=entry.container,
+                side=entry.side,
+                peer="",
+                peer_says="",
+                place=Place.NOWHERE,
+                here="not known yet",
+                resume_loses="",
+                forget_loses="",
+                resume_refused=str(error),
+            )
 
     def _situation(self, entry: Entry, *, declared_dead: bool) -> Situation:
         if entry.side is Side.SOURCE:

@@ -232,9 +232,16 @@ def adopted(hall: Hall, journal: Journal) -> list[Reception]:
 
 def take_up(reception: Reception) -> None:
     """Join a reception to what lived on of it, unless that is done; until then nobody hears how it stands."""
-    if not reception.adopted:
-        parked = reception.proposal.method is not Method.COLD  # what is created anew has no shim to be waited for
-        reception.adopt(_shim(reception.directory) if parked else None)
+    if reception.adopted:
+        return
+    parked = reception.proposal.method is not Method.COLD  # what is created anew has no shim to be waited for
+    shim = _shim(reception.directory) if parked else None
+    try:
+        reception.adopt(shim)
+    except BaseException:
+        if shim is not None and not reception.adopted:
+            shim.close()
+        raise
 
 
 def _shim(directory: Path) -> ControlClient | None:
@@ -242,5 +249,7 @@ def _shim(directory: Path) -> ControlClient | None:
         return None  # this host was down, or nobody is there any more; each would be waited for
     try:
         return ControlClient(directory / CONTROL, timeout_s=SHIM_AGAIN_S, what="the parked podman")
-    except LifeboatError:
+    except LifeboatError as error:
+        if error.code == "control-timeout":  # it is there, and late
+            raise
         return None

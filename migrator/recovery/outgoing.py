@@ -48,6 +48,7 @@ class SourceRecovery:
     def __init__(self, shared: Departure, entry: Entry, peers: PeerDirectory) -> None:
         self._shared = shared
         self._entry = entry
+        self._told = {entry.outcome.error_code} if entry.outcome is not None else set()
         self.journey = Journey.model_validate_json(entry.request)
         self.client = PeerClient(peers.known(self.journey.target), peers.pki)
         self.migration = SourceMigration(
@@ -65,18 +66,22 @@ class SourceRecovery:
 
         What fails is tried again: a podman that does not answer, a disk that takes no row.
         """
-        told = ""
         while True:
             try:
                 self._bring_to_an_end(ended, failed)
             except Exception as raised:  # noqa: BLE001  whatever it is, the container is still owed its end
                 error = failure(raised)
-                if error.code != told:
+                if self._is_news(error):
                     failed(f"{self.journey.container.name} has still no end of its migration: {error}")
-                told = error.code
                 time.sleep(AGAIN_S)
             else:
                 return
+
+    def _is_news(self, error: LifeboatError) -> bool:
+        """Say whether nobody has heard of this trouble yet; several may take turns."""
+        news = error.code not in self._told
+        self._told.add(error.code)
+        return news
 
     def _bring_to_an_end(self, ended: Ended, failed: Failed) -> None:
         self.migration.holding.adopt()
@@ -91,7 +96,6 @@ class SourceRecovery:
         """Follow a committed migration until it is released or a human settled it; `ended` hears of it once more
         only when something changes.
         """
-        told = self._entry.outcome.error_code if self._entry.outcome is not None else ""
         while self._unsettled():
             try:
                 self.migration.handover.follow(self._unsettled)
@@ -101,9 +105,8 @@ class SourceRecovery:
             except Exception as raised:  # noqa: BLE001  whatever it is, the waiting goes on
                 error = failure(raised)
                 self.migration.company.trouble(error)
-                if error.code != told:
+                if self._is_news(error):
                     ended(self.migration.end(Phase.LOST, error, settled=False))
-                told = error.code
             time.sleep(AGAIN_S)
 
     def ask_target(self) -> Standing | None:

@@ -35,6 +35,7 @@ class Checkpoint(SourceMigration):
                     request = self._get_ready()
                     self._wait_for_freeze()
                     images = self._dump()
+                self._taking_back.check()
                 self._runs_again_at = time.time()
             self._bring(images, request)
         except Exception as error:  # noqa: BLE001  it ends in the journal whatever it was
@@ -44,7 +45,8 @@ class Checkpoint(SourceMigration):
             if images is not None:
                 shutil.rmtree(images, ignore_errors=True)
         outcome = self.end(Phase.KEPT, None)
-        self._shared.journal.forget_kept(self._container.name, self.id)
+        with suppress(LifeboatError):  # they are forgotten after the next one
+            self._shared.journal.forget_kept(self._container.name, self.id)
         return outcome
 
     def _get_ready(self) -> ParkRequest:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from migrator.errors import PrerequisiteError
+
+AGAIN_S = 1.0
 
 
 class Claims:
@@ -15,6 +18,19 @@ class Claims:
     def __init__(self) -> None:
         self._claimed: set[str] = set()
         self._lock = threading.Lock()
+
+    @contextmanager
+    def wait_for(self, container: str, name: str) -> Iterator[None]:
+        """As `claim`, when whoever has it is done."""
+        while True:
+            with ExitStack() as held:
+                try:
+                    held.enter_context(self.claim(container, name))
+                except PrerequisiteError:
+                    time.sleep(AGAIN_S)
+                    continue
+                yield
+                return
 
     @contextmanager
     def claim(self, container: str, name: str) -> Iterator[None]:

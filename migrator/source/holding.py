@@ -125,6 +125,7 @@ class ParkedCheckpoint(Holding):
         super().__init__(shared, migration, container, method, captain=captain)
         self._shim: ControlClient | None = None
         self._podman: Scope | None = None
+        self._late = False  # the shim is there, and takes no call
 
     @property
     def _scope(self) -> str:
@@ -224,9 +225,11 @@ class ParkedCheckpoint(Holding):
 
     def adopt(self) -> None:
         """See `Holding.adopt`."""
-        with suppress(LifeboatError):
-            path = self.directory / shim_order.CONTROL
-            self._shim = ControlClient(path, timeout_s=SHIM_WAIT_S, what="the parked podman")
+        path = self.directory / shim_order.CONTROL
+        try:
+            self._shim, self._late = ControlClient(path, timeout_s=SHIM_WAIT_S, what="the parked podman"), False
+        except LifeboatError as error:
+            self._late = error.code == "control-timeout"
 
     def give_back(self) -> None:
         """The shim does it; when it is dead, so is what it would have done, and we do it."""
@@ -266,8 +269,10 @@ class ParkedCheckpoint(Holding):
 
     def _shim_answers(self) -> bool:
         """Say whether the shim lives; one that is slow does."""
+        if self._shim is None and self._late:
+            self.adopt()
         if self._shim is None:
-            return False
+            return self._late
         try:
             self._shim.ask({"do": "state"}, timeout_s=CONTROL_WAIT_S)
         except LifeboatError as error:
@@ -275,6 +280,7 @@ class ParkedCheckpoint(Holding):
             if error.code != "control-timeout":
                 return False
             self.adopt()  # on a new connection, for the answer may still come on this one
+            return self._shim is not None or self._late
         return True
 
     def release(self) -> None:

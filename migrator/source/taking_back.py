@@ -43,6 +43,11 @@ class TakingBack:
             self.held_by = failure(raised)
             _log.error("%s could not be taken back: %s", self._container.name, self.held_by)
 
+    def check(self) -> None:
+        """Raise what keeps it from running, or from being all it was."""
+        if self.held_by is not None:
+            raise self.held_by
+
     def do(self) -> None:
         """Let it run on, unless it is committed; the row comes before the deed. Raises what keeps it here."""
         if self._company.give_up() is Decision.COMMIT:
@@ -50,10 +55,11 @@ class TakingBack:
         self._holding.give_back()
         self.runs = True
         banned = tombstone.is_banned(self._shared.state, self._container)
+        missed = banned and not podman.is_running(self._container.id)  # asked first: what fails is done once more
         tombstone.lift(self._shared.state, self._container)
         if self._container.pod is not None:
             tombstone.lift_infra(self._shared.state, self._container.pod.infra)
-        if banned and not podman.is_running(self._container.id):
+        if missed:
             self._make_up_for_ban()
         self.complete = True
 

@@ -19,6 +19,7 @@ from migrator.runtime.scope import Scope
 from migrator.target.hall import Hall
 
 CONTROL_WAIT_S = 10.0
+LOOK_WAIT_S = 2.0  # much less than its source waits to hear how it stands
 GONE_WAIT_S = 0.5
 SILENT_LIMIT_S = 120.0  # a swapping host may not answer for long; a container that waits for pages hangs as long
 ROOM_POLL_S = 0.05
@@ -115,9 +116,9 @@ class Drain:
         """The tree with this first pid belongs here: let its memory flow; idempotent."""
         self._ask({"do": "go", "pid": pid})
 
-    def progress(self) -> Progress:
-        """Ask the sink; raises `ExecutionError` when it is gone."""
-        told = self._ask({"do": "progress"})
+    def progress(self, timeout_s: float = CONTROL_WAIT_S) -> Progress:
+        """Ask the sink; raises `ExecutionError` when it is gone, or silent for `timeout_s` seconds."""
+        told = self._ask({"do": "progress"}, timeout_s)
         return Progress(
             state=sink.SinkState(told["event"]),
             drained_bytes=int(told["drained_bytes"]),
@@ -133,7 +134,7 @@ class Drain:
         One that does not answer in time is as far as it was: it, or this host, has a weak moment. That has an end.
         """
         try:
-            self._seen, self._silent_since = self.progress(), None
+            self._seen, self._silent_since = self.progress(LOOK_WAIT_S), None
         except LifeboatError as error:
             self._silent_since = self._silent_since or time.monotonic()
             if error.code != "control-timeout" or time.monotonic() - self._silent_since > SILENT_LIMIT_S:
@@ -149,12 +150,12 @@ class Drain:
             self._client.close()
             self._client = None
 
-    def _ask(self, message: Message) -> Message:
+    def _ask(self, message: Message, timeout_s: float = CONTROL_WAIT_S) -> Message:
         if self._client is None:
             self._connect(GONE_WAIT_S)
         assert self._client is not None  # noqa: S101  _connect raises otherwise
         try:
-            return self._client.ask(message, timeout_s=CONTROL_WAIT_S)
+            return self._client.ask(message, timeout_s=timeout_s)
         except LifeboatError:
             self._client.close()
             self._client = None

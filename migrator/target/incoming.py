@@ -55,6 +55,7 @@ class Incoming:
         self._stale = stale
         self._restored_in_ms = 0.0
         self._opened_at: float | None = None
+        self._noted = False  # that it was opened
         self._felled = False
         self.may_have_spoken = False  # whether the gate may have been open
         self._accepted: Accepted | None = None

@@ -118,15 +118,21 @@ class Reception(Incoming):
             self.record.commit()
             if self._pod is not None:
                 self._pod.allow()
-            opened_now = self._opened_at is None
             if self._opened_at is None:
                 self._opened_at = self._open()
             self._arrival.hear(packets)
-            if reply is Reply.DO:
-                self._let_memory_flow()
-            if opened_now:
-                self.record.opened(self._restored_in_ms)
+            try:
+                if reply is Reply.DO:
+                    self._let_memory_flow()
+            finally:
+                self._note_opening()  # behind it, for the container waits for its memory
             return Opened(migration=self._id, at=self._opened_at)
+
+    def _note_opening(self) -> None:
+        """It may speak here, and is ours: or it could never go back, for an epoch that nobody has heard of."""
+        if not self._noted:
+            self.record.opened(self._restored_in_ms)
+            self._noted = True
 
     def _open(self) -> float:
         """Open the gate; return when (Unix seconds). A lazy tree says nothing before its memory flows."""
@@ -179,6 +185,8 @@ class Reception(Incoming):
 
     def _take_up_committed(self) -> None:
         self._opened_at = time.time()
+        self._hall.journal.learn_epoch(self.proposal.container.id, self.proposal.epoch)
+        self._noted = True
         lazy, drained = self.proposal.method is Method.LAZY, self.record.was_drained
         if fate := self.record.fate:
             self._standing = sealed_as(fate)

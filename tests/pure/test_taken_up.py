@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -246,3 +247,54 @@ def test_a_shim_is_waited_for_by_those_that_have_one(tmp_path: Path, monkeypatch
         assert reception.report().standing is Standing.LOST
     assert len(asked) == len(Method) - 1
     assert not any(directory.is_relative_to(tmp_path / Method.COLD) for directory in asked)
+
+
+def test_a_shim_that_is_late_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for absent, a restored tree would be thrown away."""
+
+    def refuse(code: str) -> None:
+        def call(*_: object, **__: object) -> None:
+            raise ExecutionError("no", code=code)
+
+        monkeypatch.setattr(incoming, "ControlClient", call)
+
+    refuse("control-absent")
+    assert incoming._shim(tmp_path) is None
+    refuse("control-timeout")
+    with pytest.raises(ExecutionError):
+        incoming._shim(tmp_path)
+
+
+def test_a_commit_that_is_said_again_is_remembered_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the container could never go back: its source would know a later epoch than this host."""
+    hall = hall_in(tmp_path, MigratorSettings())
+    reception = Reception(hall, offer())
+    hall.journal.begin("0a0a", Side.TARGET, "web", reception.proposal.model_dump_json())
+    reception._standing = Standing.RESTORED
+    failing = iter([ExecutionError("no answer", code="control-timeout")])
+
+    def begin(_: int) -> None:
+        for error in failing:
+            raise error
+
+    monkeypatch.setattr(reception._arrival, "open", lambda: 1.0)
+    monkeypatch.setattr(reception._arrival, "hear", lambda _: None)
+    monkeypatch.setattr(reception.delivery, "begin", begin)
+    monkeypatch.setattr(hall.journal, "learn_epoch", fails_once(hall.journal.learn_epoch))
+    with pytest.raises(ExecutionError):
+        reception.commit()
+    assert hall.journal.epoch("a" * 64) == 0, "both went wrong"
+    reception.commit()
+    assert hall.journal.epoch("a" * 64) == 1
+
+
+def fails_once(learn: Callable[[str, int], None]) -> Callable[[str, int], None]:
+    """Return what fails the first time, and then does it."""
+    failing = iter([ExecutionError("disk I/O error", code="journal")])
+
+    def learn_later(container: str, epoch: int) -> None:
+        for error in failing:
+            raise error
+        learn(container, epoch)
+
+    return learn_later

@@ -15,11 +15,13 @@ from migrator.peers import membership
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Decision, Journal, Side
+from migrator.protocol.messages import ParkRequest
 from migrator.recovery import outgoing
 from migrator.recovery.incoming import Caretaker
 from migrator.recovery.outgoing import SourceRecovery
 from migrator.recovery.revival import Revival
 from migrator.settings import MigratorSettings
+from migrator.source.checkpoint import Checkpoint
 from migrator.source.departure import Departure
 from migrator.source.holding import StoppedContainer
 from migrator.source.migration import Journey, SourceMigration
@@ -132,6 +134,45 @@ def test_what_was_not_given_back_is_tried_again(tmp_path: Path, monkeypatch: pyt
     assert "now it runs here" in outcomes[0].error
     assert ["no podman" in text for text in told] == [True]
     assert not journal.entries(unfinished=True)
+
+
+class Kept(Checkpoint):
+    """A checkpoint whose container cannot be given back after its dump."""
+
+    def _get_ready(self) -> ParkRequest:
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
+        return cast(ParkRequest, None)
+
+    def _wait_for_freeze(self) -> None:
+        pass
+
+    def _dump(self) -> Path:
+        return Path("/nowhere")
+
+    def _bring(self, images: Path, request: ParkRequest) -> None:
+        raise AssertionError("it is not of a container that runs on")
+
+    def _withdraw(self) -> None:
+        pass
+
+
+def test_a_checkpoint_of_what_was_not_given_back_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_back(_: object) -> None:
+        raise ExecutionError("it stands frozen here", code="still-frozen")
+
+    monkeypatch.setattr(StoppedContainer, "give_back", give_back)
+    journal = Journal(tmp_path / "journal.db")
+    outcome = Kept(
+        Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal),
+        migration="0a0a",
+        container=container("web"),
+        target=cast(PeerClient, Beta()),
+        method=Method.COLD,
+        observe=lambda _: None,
+    ).run()
+    assert (outcome.phase, outcome.error_code) == (Phase.LOST, "not-taken-back")
+    assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"]
 
 
 def break_journal(journal: Journal) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from migrator import vital
-from migrator.vital import vital_thread
+from migrator.vital import unbroken, vital_thread
 
 LIMIT_S = 20.0
 
@@ -32,3 +32,18 @@ def test_after_a_mistake_it_begins_again_and_it_ends_when_its_work_does(
     assert not todo
     assert "KeyError: 'one'" in caplog.text
     assert "caretaker" in caplog.text
+
+
+def test_who_cannot_be_told_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    def tell(word: str) -> None:
+        told.append(word)
+        if word == "full":
+            raise OSError("no space left on device")
+
+    telling = unbroken(tell)
+    for word in ("full", "better"):
+        telling(word)
+    assert told == ["full", "better"]
+    assert "nobody could be told: full" in caplog.text
