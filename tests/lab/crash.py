@@ -49,6 +49,7 @@ STATE_MIB = 24
 ROLLBACK = "rollback"  # a lazy migration that was lost after its commit, and a human who lets it run where it was
 IN_POD = "pod"  # a lazy migration of a pod, whose other member never stops talking to this one over 127.0.0.1
 KINDS = (ROLLBACK, IN_POD)
+PAUSE = b"/catatonit\0-P\0"  # what a pod's infra container runs: it only holds namespaces, and never stands still
 STOP_LIMIT_S = 60.0
 REST_LIMIT_S = 120.0
 CALM_S = 6.0  # longer than either daemon waits before it tries again
@@ -306,7 +307,9 @@ class Cell:
                 if not scope or scope.startswith("libpod-conmon-"):
                     continue
                 pids = file.read_text().split()
-                if pids and not _told_to_freeze(file.parent) and not _behind_gate(host, int(pids[0])):
+                if not pids or Path(f"/proc/{pids[0]}/cmdline").read_bytes() == PAUSE:
+                    continue
+                if not _told_to_freeze(file.parent) and not _behind_gate(host, int(pids[0])):
                     return True
         return False
 
