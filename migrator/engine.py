@@ -278,7 +278,7 @@ class Engine:
 
     def _look_after(self, container: str, outcome: MigrationOutcome) -> None:
         if not self._is_settled(outcome.migration):  # it was told; the work on it, or the waiting, goes on
-            self._follow(outcome.migration, *self._listeners)
+            self._follow(outcome.migration)
         elif outcome.phase is Phase.DONE and container in self._stager.targets:
             threading.Thread(target=self._stager.withdraw, args=(container,), name="withdraw", daemon=True).start()
 
@@ -301,29 +301,27 @@ class Engine:
         `ended` takes how each migration away from here ended, and what was lost here; `failed` takes the
         words for a human where that could not be done.
         """
-        ended, failed = self._listeners = (unbroken(ended), unbroken(failed))
+        self._listeners = (unbroken(ended), unbroken(failed))
         for entry in self._journal.entries(unfinished=True):
             if entry.side is Side.SOURCE:
-                self._follow(entry.migration, ended, failed)
+                self._follow(entry.migration)
         self._registry.start()
         threading.Thread(target=self._desk.get_ready, name="desk", daemon=True).start()
         desk = self._desk
-        Caretaker(self._hall, self._peers, desk.receptions, desk.forget, tell=ended, revival=self._revival).start()
+        tell, _ = self._listeners
+        Caretaker(self._hall, self._peers, desk.receptions, desk.forget, tell=tell, revival=self._revival).start()
 
-    def _follow(
-        self, migration: str, ended: Callable[[MigrationOutcome], None], failed: Callable[[str], None]
-    ) -> None:
-        work = (migration, ended, failed)
-        threading.Thread(target=self._recover, args=work, name="recovery", daemon=True).start()
+    def _follow(self, migration: str) -> None:
+        threading.Thread(target=self._recover, args=(migration,), name="recovery", daemon=True).start()
 
-    def _recover(self, migration: str, ended: Ended, failed: Failed) -> None:
+    def _recover(self, migration: str) -> None:
+        ended, failed = self._listeners
         try:
             entry = entry_of(self._journal, migration)
             if entry is None:  # it was refused before anything was done
                 return
             recovery = SourceRecovery(self._departure, entry, self._peers)
-            container = recovery.journey.container
-            with self._claims.wait_for(container.id, container.name):
+            with self._claims.wait_for(recovery.journey.container.id):
                 recovery.run(ended, failed)
         except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
             why = f"{failure(raised)}; see: lifeboat recover {migration}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from migrator.command import kill_group, run, spawn
+from migrator.command import give_up, run, spawn
 from migrator.errors import CommandError
 
 TABLE = "lifeboat_gate"
@@ -80,8 +80,7 @@ class Porter:
 
     def dismiss(self) -> None:
         """The deed is not needed any more; quiet when it was done."""
-        kill_group(self._nft)
-        self._nft.communicate()
+        give_up(self._nft)
 
     def _say(self, script: str) -> None:
         try:

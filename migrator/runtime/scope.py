@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from migrator.command import give_up, kill_group, run, spawn, wait
+from migrator.command import give_up, run, spawn, wait
 from migrator.control import ControlClient
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.runtime.cgroup import Cgroup
@@ -48,8 +48,7 @@ def enter_scope(name: str, pid: int) -> None:
             time.sleep(0.01)
         (cgroup / "cgroup.procs").write_text(str(pid))
     finally:
-        kill_group(ahead)
-        ahead.communicate()
+        give_up(ahead)
 
 
 def scope_active(name: str) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from migrator.command import kill_group, spawn, wait
+from migrator.command import give_up, spawn, wait
 from migrator.errors import ExecutionError
 from migrator.model import Method
 from migrator.runtime import hasten
@@ -77,8 +77,7 @@ class Restore:
     def remove(self) -> None:
         """Kill what is at work and remove what it left; quiet when there is nothing."""
         if self._process is not None:
-            kill_group(self._process)
-            self._process.wait()
+            give_up(self._process)
         remove_remains(self._order.runc, self._arguments[-1])
 
     def _start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from migrator.errors import PrerequisiteError
 
@@ -20,27 +20,31 @@ class Claims:
         self._lock = threading.Lock()
 
     @contextmanager
-    def wait_for(self, container: str, name: str) -> Iterator[None]:
+    def wait_for(self, container: str) -> Iterator[None]:
         """As `claim`, when whoever has it is done."""
-        while True:
-            with ExitStack() as held:
-                try:
-                    held.enter_context(self.claim(container, name))
-                except PrerequisiteError:
-                    time.sleep(AGAIN_S)
-                    continue
-                yield
-                return
+        while not self._take(container):
+            time.sleep(AGAIN_S)
+        with self._giving_back(container):
+            yield
 
     @contextmanager
     def claim(self, container: str, name: str) -> Iterator[None]:
         """Hold a container against a second migration of it; raises `PrerequisiteError` when one is under way."""
+        if not self._take(container):
+            raise PrerequisiteError(
+                f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
+            )
+        with self._giving_back(container):
+            yield
+
+    def _take(self, container: str) -> bool:
         with self._lock:
-            if container in self._claimed:
-                raise PrerequisiteError(
-                    f"{name} is being moved already", code="already-moving", hint="lifeboat history", temporary=True
-                )
+            free = container not in self._claimed
             self._claimed.add(container)
+            return free
+
+    @contextmanager
+    def _giving_back(self, container: str) -> Iterator[None]:
         try:
             yield
         finally:

@@ -120,14 +120,13 @@ class Desk:
     def _drop_earlier(self, proposal: Proposal) -> None:
         """A source that offers a container again has given up on what it began before, and that is not restored."""
         for other in in_the_way(proposal, self.receptions()):
-            own = (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id)
-            if own and other.record.decision is not Decision.COMMIT:
+            if _is_same(proposal, other) and other.record.decision is not Decision.COMMIT:
                 other.abandon("its source begins anew")
 
     def _check_unique(self, proposal: Proposal) -> None:
         """Refuse a second one of a name or an id; podman does so only when it is parked, with both at risk."""
         for other in in_the_way(proposal, self._receptions.values()):
-            again = (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id)
+            again = _is_same(proposal, other)
             raise PrerequisiteError(
                 f"{other.proposal.container.name} of {other.proposal.source} is on its way to {self._hall.host}",
                 code="target-busy" if again else "target-name-taken",  # busy: it is settled in a moment
@@ -357,6 +356,11 @@ def in_the_way(proposal: Proposal, receptions: Iterable[Reception]) -> list[Rece
     own, mine = proposal.migration, {proposal.container.name, proposal.container.id}
     others = [item for item in receptions if item.proposal.migration != own and not item.ended]
     return [item for item in others if mine & {item.proposal.container.name, item.proposal.container.id}]
+
+
+def _is_same(proposal: Proposal, other: Reception) -> bool:
+    """Say whether the same source offers the same container as before."""
+    return (other.proposal.source, other.proposal.container.id) == (proposal.source, proposal.container.id)
 
 
 def _target(entry: Entry) -> str:

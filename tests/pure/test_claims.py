@@ -19,7 +19,7 @@ def test_who_has_to_waits_for_the_other_s_end(monkeypatch: pytest.MonkeyPatch) -
     had = threading.Event()
 
     def look_after() -> None:
-        with all_of_them.wait_for("a", "web"):
+        with all_of_them.wait_for("a"):
             had.set()
 
     with all_of_them.claim("a", "web"):
@@ -36,7 +36,7 @@ def test_who_has_to_waits_for_the_other_s_end(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_fails_while_it_is_held_is_told_and_gives_it_back() -> None:
     all_of_them = Claims()
-    with pytest.raises(PrerequisiteError, match="another"), all_of_them.wait_for("a", "web"):
+    with pytest.raises(PrerequisiteError, match="another"), all_of_them.wait_for("a"):
         raise PrerequisiteError("another", code="already-moving")
     with all_of_them.claim("a", "web"):
         pass

@@ -49,6 +49,12 @@ def committed(hall: Hall) -> Reception:
     return reception
 
 
+def lose(reception: Reception) -> None:
+    """Let a reception that was opened stand without its memory, its source quiet."""
+    reception._standing, reception._reason, reception._opened_at = Standing.LOST, "the page sink is gone", 1.0
+    reception.may_have_spoken, reception._heard_at = True, float("-inf")
+
+
 def offer_two() -> list[Proposal]:
     """Return the two members of a pod."""
     shared = PodFacts(
@@ -159,8 +165,7 @@ def test_all_of_a_pod_is_killed_before_any_of_it_starts_anew(
         hall.journal.begin(item.proposal.migration, Side.TARGET, "web", item.proposal.model_dump_json())
         item.record.commit()
         item.record.written()
-        item._standing, item._reason, item._opened_at = Standing.LOST, "the page sink is gone", 1.0
-        item.may_have_spoken, item._heard_at = True, float("-inf")
+        lose(item)
     caretaker(hall, pair, []).look()
     assert deeds == ["kill b", "kill a", "start a", "start b"]
 
@@ -207,8 +212,7 @@ def test_who_cannot_start_anew_calls_a_human_once_and_goes_on_trying(
 ) -> None:
     hall = hall_in(tmp_path, MigratorSettings())
     reception = committed(hall)
-    reception._standing, reception._reason, reception._opened_at = Standing.LOST, "the page sink is gone", 1.0
-    reception.may_have_spoken, reception._heard_at = True, float("-inf")
+    lose(reception)
     started: list[str] = []
 
     def start(name: str) -> None:

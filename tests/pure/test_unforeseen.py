@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 
@@ -29,6 +29,8 @@ from migrator.target.reception import Reception
 from tests.pure.cluster import make_cluster
 from tests.pure.halls import hall_in
 from tests.pure.values import container
+
+Kind = TypeVar("Kind", bound=SourceMigration)
 
 
 class Beta:
@@ -70,9 +72,9 @@ class Failing(SourceMigration):
             raise KeyError(where)
 
 
-def begun(kind: type[Failing], place: Path, journal: Journal, where: str) -> Failing:
-    """Return a migration that is about to fail there."""
-    migration = kind(
+def made(kind: type[Kind], place: Path, journal: Journal) -> Kind:
+    """Return a migration of a kind."""
+    return kind(
         Departure("alpha", MigratorSettings(), place, place, place, journal),
         migration="0a0a",
         container=container("web"),
@@ -80,6 +82,11 @@ def begun(kind: type[Failing], place: Path, journal: Journal, where: str) -> Fai
         method=Method.COLD,
         observe=lambda _: None,
     )
+
+
+def begun(kind: type[Failing], place: Path, journal: Journal, where: str) -> Failing:
+    """Return a migration that is about to fail there."""
+    migration = made(kind, place, journal)
     migration.where = where
     return migration
 
@@ -163,14 +170,7 @@ def test_a_checkpoint_of_what_was_not_given_back_is_none(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(StoppedContainer, "give_back", give_back)
     journal = Journal(tmp_path / "journal.db")
-    outcome = Kept(
-        Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal),
-        migration="0a0a",
-        container=container("web"),
-        target=cast(PeerClient, Beta()),
-        method=Method.COLD,
-        observe=lambda _: None,
-    ).run()
+    outcome = made(Kept, tmp_path, journal).run()
     assert (outcome.phase, outcome.error_code) == (Phase.LOST, "not-taken-back")
     assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"]
 
