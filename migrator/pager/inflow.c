@@ -380,25 +380,23 @@ static int ask(struct link *link, const struct wanted *wanted)
 	return lifeboat_send(link, (unsigned char *)&request, sizeof(request)) ? BROKEN_LINK : 0;
 }
 
-/* Fill an answer in small steps; of the bulk one at a time. */
-static int fill(struct inflow *inflow, const struct wanted *wanted, const struct answer *answer, int urgently)
+/* Fill an answer of the bulk in small steps, one link at a time. */
+static int fill(struct inflow *inflow, const struct wanted *wanted, const struct answer *answer)
 {
 	long first, last;
 	int failed = 0;
 
-	if (!urgently)
-		pthread_mutex_lock(&inflow->turn);
+	pthread_mutex_lock(&inflow->turn);
 	for (first = 0; first < answer->pages && !failed; first = last) {
 		last = first + LOCKED_PAGES < answer->pages ? first + LOCKED_PAGES : answer->pages;
-		(urgently ? lock_urgently : lock_patiently)(inflow);
+		lock_patiently(inflow);
 		if (!first)
 			inflow->counts.wire += answer->wire;
 		if (inflow->flowing)
 			failed = space_fill(wanted->space, wanted->part, answer, first, last, &inflow->counts);
 		failed = unlock_after(inflow, failed);
 	}
-	if (!urgently)
-		pthread_mutex_unlock(&inflow->turn);
+	pthread_mutex_unlock(&inflow->turn);
 	return failed;
 }
 
@@ -413,86 +411,100 @@ static void note_latency(struct inflow *inflow, const struct fault *fault)
 	inflow->faults++;
 }
 
-/* Say what to ask for: 1; 0 when the fault is answered already, 2 when it has to wait. */
+/* Say what to ask for: 1; 0 when the fault is answered already, 2 when it has to wait. The lock is held. */
 static int want(struct inflow *inflow, const struct fault *fault, const struct wanted *asked, int count,
 		struct wanted *next)
 {
 	struct space *space = fault->space;
-	int index, found = 0;
+	int index, found;
 
 	for (index = 0; index < count; index++)
 		if (asked[index].space == space && asked[index].part.start <= fault->address &&
 		    fault->address < asked[index].part.end)
 			return 2;
-	lock_urgently(inflow);
-	if (!inflow->flowing) {
-		found = 2;
-	} else if (!space->gone) {
-		*next = (struct wanted){ .space = space };
-		if (pending_find(&space->pending, fault->address, fault->address + FAULT_BYTES, &next->part) &&
-		    next->part.start == fault->address) {
-			found = pending_drop(&space->asked, fault->address, next->part.end) ? FAILED : 1;
-			space->cursor = next->part.end;
-		} else {
-			found = space_give_zero(space, fault->address);
-			if (found == 1)
-				note_latency(inflow, fault);
-			found = found < 0 ? FAILED : found ? 0 : 2;
-		}
+	if (space->gone)
+		return 0;
+	*next = (struct wanted){ .space = space };
+	if (pending_find(&space->pending, fault->address, fault->address + FAULT_BYTES, &next->part) &&
+	    next->part.start == fault->address) {
+		space->cursor = next->part.end;
+		return pending_drop(&space->asked, fault->address, next->part.end) ? FAILED : 1;
 	}
-	return unlock_after(inflow, found < 0) ? FAILED : found;
+	found = space_give_zero(space, fault->address);
+	if (found == 1)
+		note_latency(inflow, fault);
+	return found < 0 ? FAILED : found ? 0 : 2;
 }
 
-/* Say whether a fault's page is there. */
-static int is_answered(struct inflow *inflow, const struct fault *fault)
+/* Fill what a fault has brought, and say whether its page is there now. */
+static int fill_fault(struct inflow *inflow, const struct wanted *wanted, const struct answer *answer,
+		      const struct fault *fault, int *answered)
 {
 	struct range missing;
-	int answered;
+	int failed = 0;
 
 	lock_urgently(inflow);
-	answered = fault->space->gone ||
-		   !pending_find(&fault->space->pending, fault->address, fault->address + PAGE, &missing);
-	if (answered)
+	inflow->counts.wire += answer->wire;
+	if (inflow->flowing)
+		failed = space_fill(wanted->space, wanted->part, answer, 0, answer->pages, &inflow->counts);
+	*answered = fault->space->gone ||
+		    !pending_find(&fault->space->pending, fault->address, fault->address + PAGE, &missing);
+	if (*answered)
 		note_latency(inflow, fault);
-	unlock(inflow);
-	return answered;
+	return unlock_after(inflow, failed);
 }
 
-/* Answer faults, several at once; what is still owed stays in `owed`. */
-static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *data)
-{
-	struct fault batch[FAULTS_AT_ONCE];
+/* Faults that are answered together, each with what is asked for it. */
+struct batch {
+	struct fault asked_by[FAULTS_AT_ONCE], later[FAULTS_AT_ONCE];
 	struct wanted asked[FAULTS_AT_ONCE];
-	struct fault later[FAULTS_AT_ONCE];
-	struct answer answer;
-	size_t number, count = inflow->owed_count < FAULTS_AT_ONCE ? inflow->owed_count : FAULTS_AT_ONCE;
-	int asking = 0, waiting = 0, index, code;
+	int asking, waiting;
+	size_t taken; /* of those that are owed */
+};
 
-	for (number = 0; number < count; number++) {
-		code = want(inflow, inflow->owed + number, asked, asking, asked + asking);
+/* Take the first that are owed; returns FAILED or 0. The lock is held. */
+static int take_owed(struct inflow *inflow, struct batch *batch)
+{
+	batch->asking = batch->waiting = 0;
+	for (batch->taken = 0; batch->taken < inflow->owed_count && batch->taken < FAULTS_AT_ONCE; batch->taken++) {
+		const struct fault *fault = inflow->owed + batch->taken;
+		int code = want(inflow, fault, batch->asked, batch->asking, batch->asked + batch->asking);
+
 		if (code == FAILED)
-			return LOST;
+			return FAILED;
 		if (code == 2)
-			later[waiting++] = inflow->owed[number];
-		if (code != 1)
-			continue;
-		if (ask(link, asked + asking))
-			return BROKEN_LINK; /* all of them stay owed */
-		batch[asking++] = inflow->owed[number];
+			batch->later[batch->waiting++] = *fault;
+		else if (code == 1)
+			batch->asked_by[batch->asking++] = *fault;
 	}
-	for (index = 0; index < asking; index++) {
-		code = receive(link, asked + index, &answer, data, NULL);
+	return 0;
+}
+
+/* Answer what was taken; until all of it is answered it stays in `owed`. */
+static int answer_batch(struct inflow *inflow, struct link *link, struct batch *batch, unsigned char *data)
+{
+	struct answer answer;
+	int index, code;
+
+	for (index = 0; index < batch->asking; index++)
+		if (ask(link, batch->asked + index))
+			return BROKEN_LINK;
+	for (index = 0; index < batch->asking; index++) {
+		const struct fault *fault = batch->asked_by + index;
+		int answered = 0;
+
+		code = receive(link, batch->asked + index, &answer, data, NULL);
 		if (!code)
-			code = fill(inflow, asked + index, &answer, 1);
+			code = fill_fault(inflow, batch->asked + index, &answer, fault, &answered);
 		if (code)
 			return code;
-		if (!is_answered(inflow, batch + index))
-			later[waiting++] = batch[index];
+		if (!answered)
+			batch->later[batch->waiting++] = *fault;
 	}
-	memmove(inflow->owed, inflow->owed + count, (inflow->owed_count - count) * sizeof(struct fault));
-	inflow->owed_count -= count;
-	memcpy(inflow->owed + inflow->owed_count, later, waiting * sizeof(struct fault));
-	inflow->owed_count += waiting;
+	inflow->owed_count -= batch->taken;
+	memmove(inflow->owed, inflow->owed + batch->taken, inflow->owed_count * sizeof(struct fault));
+	memcpy(inflow->owed + inflow->owed_count, batch->later, batch->waiting * sizeof(struct fault));
+	inflow->owed_count += batch->waiting;
 	return NOTHING;
 }
 
@@ -503,6 +515,7 @@ static int answer_owed(struct inflow *inflow, struct link *link, unsigned char *
 int lifeboat_inflow_answer(struct inflow *inflow, struct link *link, unsigned char *data)
 {
 	struct epoll_event ready[FAULTS_AT_ONCE];
+	struct batch batch;
 	int pause_ms = 0, code = NOTHING;
 
 	while (!code) {
@@ -511,15 +524,17 @@ int lifeboat_inflow_answer(struct inflow *inflow, struct link *link, unsigned ch
 		int index;
 		size_t before;
 
-		lock_urgently(inflow);
+		lock_urgently(inflow); /* once for all: each time the bulk may have to be waited for */
 		stop = !inflow->flowing || inflow->closed;
 		for (index = 0; index < count && !stop && !failed; index++)
 			failed = read_events(inflow, ready[index].data.ptr, 1);
-		code = unlock_after(inflow, failed);
-		if (code || stop || (count <= 0 && !inflow->owed_count))
-			return code;
 		before = inflow->owed_count;
-		code = answer_owed(inflow, link, data);
+		if (!stop && !failed)
+			failed = take_owed(inflow, &batch);
+		code = unlock_after(inflow, failed);
+		if (code || stop || (count <= 0 && !before))
+			return code;
+		code = answer_batch(inflow, link, &batch, data);
 		pause_ms = inflow->owed_count < before ? 0 : 1; /* some have to wait for an event of their process */
 	}
 	return code;
@@ -642,7 +657,7 @@ int lifeboat_inflow_fetch(struct inflow *inflow, struct link *link, struct windo
 				return code;
 		}
 		window->unpacked = 0;
-		code = fill(inflow, first, &window->answer, 0);
+		code = fill(inflow, first, &window->answer);
 		if (code)
 			return code;
 		end_request(inflow, window);
