@@ -21,7 +21,7 @@
 #define FAULTS_AT_ONCE 16
 #define BULK_BYTES (256 << 10) /* each byte is touched three times at either end: in the second cache it is near */
 #define BULK_UNDER_WAY 16
-#define LOCKED_PAGES 16 /* filled before a fault may have the lock: some 20 us */
+#define LOCKED_PAGES 8 /* filled before a fault may have the lock: some 10 us */
 #define POLL_MS 50
 #define LONGEST_BYTES (16 << 20) /* of an answer, as in greeting.py */
 #define CLASSES 32

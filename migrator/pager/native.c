@@ -27,7 +27,7 @@
  * How much goes to, or comes from, the kernel at once: so long who answers a fault may have to wait, as a kernel that
  * is not preemptible comes to a system call's end first.
  */
-#define BUFFER_BYTES (128 << 10)
+#define BUFFER_BYTES (64 << 10)
 #define SLOTS 2048 /* of the table of pages seen; a power of two, at least twice MOST_PAGES */
 
 /*

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 from migrator.errors import ExecutionError
@@ -50,10 +52,26 @@ else:
 """
 
 
-def stream_rates(lab: Lab, mib: int, runs: int) -> dict[str, float]:
+BURST = ("burst", "2mb", "latency", "20ms")
+"""Of a narrowed link: a few of the largest packets that leave a host in one piece, and a switch's usual buffer."""
+
+
+def stream_rates(lab: Lab, mib: int, runs: int, kinds: Iterable[str] = KINDS) -> dict[str, float]:
     """Return the median rates of one stream (10^6 bytes per second), by KINDS."""
     drain.prepare(lab)
-    return {kind: median(_rate(lab, kind, mib) for _ in range(runs)) for kind in KINDS}
+    return {kind: median(_rate(lab, kind, mib) for _ in range(runs)) for kind in kinds}
+
+
+@contextmanager
+def narrowed(lab: Lab, gbit_s: int) -> Iterator[None]:
+    """Let what each host sends pass no faster (a token bucket, tc-tbf(8))."""
+    for host in lab.hosts.values():
+        host.run(["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", f"{gbit_s}gbit", *BURST])
+    try:
+        yield
+    finally:
+        for host in lab.hosts.values():
+            host.run(["tc", "qdisc", "delete", "dev", "eth0", "root"])
 
 
 def _rate(lab: Lab, kind: str, mib: int) -> float:

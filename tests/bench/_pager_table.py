@@ -39,7 +39,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"Linux {results.get('kernel', '?')}.",
         "",
     ]
-    for part in (_streams, _drains, _freezes, _memory):
+    for part in (_streams, _drains, _links, _freezes, _memory):
         lines += part(results)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -77,6 +77,19 @@ def _drain_row(mib: int, runs: list[dict[str, Any]], mode: str) -> list[str]:
     return row + (
         [_middle(run[key] for run in runs) for key in ("median_us", "p99_us", "faults")] if mode == "busy" else []
     )
+
+
+def _links(results: dict[str, Any]) -> list[str]:
+    rows = []
+    for gbit_s, found in results.get("links", {}).items():
+        stream = float(found["tcp"])
+        rows.append((gbit_s, KINDS["tcp"], f"{stream:.0f}", "100"))
+        for pager, runs in found.items():
+            if pager != "tcp":
+                speed = median(map(rate, runs))
+                rows.append((gbit_s, f"drain, {pager}", f"{speed:.0f}", f"{100 * speed / stream:.0f}"))
+    head = ("Gbit/s", "", "MB/s", "% of the stream")
+    return _table("Over an ordinary link", head, rows, _at(results, "links")) if rows else []
 
 
 def _freezes(results: dict[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@
     drain-idle  the drain of a container that does nothing
     drain-busy  the same while it touches random pages all the time, and how long its page faults take; by CRIU's
                 also at 256 MiB, as more may take it too long
+    links       the drain of a container that does nothing and one TCP stream, between hosts whose link carries no
+                more than an ordinary one: 1 and 10 Gbit/s
     freeze      what a client waits at most, at 64 MiB, 2 GiB and 8 GiB
     memory      what the two programs of our pager take at most, also by a container of 16 GiB; half of that was
                 never written, as two hosts of this machine have no room for it twice
@@ -24,13 +26,14 @@ from typing import Any
 
 from tests.bench import _pager_table as table
 from tests.bench._pager_moves import VARIANTS, Moves
-from tests.bench._pager_streams import stream_rates
+from tests.bench._pager_streams import narrowed, stream_rates
 from tests.lab.clean import clean
 from tests.lab.lab import Lab
 
 FREEZE_SIZES_MIB = (64, 2048, 8192)
 SMALL_MIB = 256
 LARGE_MIB = 8192
+LINKS_GBIT_S = (1, 10)
 
 
 def main(argv: list[str]) -> int:
@@ -87,6 +90,21 @@ def _drains(moves: Moves, runs: int) -> list[dict[str, Any]]:
     return found
 
 
+def _links(lab: Lab, directory: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    for gbit_s in LINKS_GBIT_S:
+        found: dict[str, Any] = {}
+        results.setdefault("links", {})[str(gbit_s)] = found
+        with narrowed(lab, gbit_s):
+            found["tcp"] = stream_rates(lab, arguments.memory, arguments.runs, ["tcp"])["tcp"]
+            clean(lab)
+        for pager in arguments.pager:
+            if pager == "criu":
+                continue
+            with Moves(lab, directory, pager, arguments.memory, "idle") as moves, narrowed(lab, gbit_s):
+                found[pager] = _drains(moves, arguments.runs)
+        table.save(results, "links")
+
+
 def _freeze(lab: Lab, directory: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
     for size in arguments.sizes:
         with Moves(lab, directory, "lifeboat", size, "idle") as moves:
@@ -106,6 +124,7 @@ PARTS: dict[str, Callable[[Lab, Path, argparse.Namespace, dict[str, Any]], None]
     "streams": _streams,
     "drain-idle": _drain("idle"),
     "drain-busy": _drain("busy"),
+    "links": _links,
     "freeze": _freeze,
     "memory": _memory,
 }
