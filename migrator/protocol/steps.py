@@ -261,6 +261,7 @@ class Place(StrEnum):
     ELSEWHERE = "elsewhere"  # it has moved on since
     BOTH = "both"
     NOWHERE = "nowhere"
+    UNKNOWN = "unknown"  # it does not run here, and the other host does not answer
 
 
 @dataclass(frozen=True)
@@ -271,12 +272,13 @@ class Sight:
     epoch: int
 
 
-def place(source: Sight, target: Sight | None, epoch: int) -> Place:
-    """Return where the container of the migration into `epoch` is; of a silent target (None) we know nothing."""
-    there = target is not None and target.runs
-    if source.runs and there:
+def place(source: Sight | None, target: Sight | None, epoch: int) -> Place:
+    """Return where the container of the migration into `epoch` is; of a silent host (None) we know nothing."""
+    here, there = source is not None and source.runs, target is not None and target.runs
+    if here and there:
         return Place.BOTH
-    if source.runs or there:
-        return Place.SOURCE if source.runs else Place.TARGET
-    latest = max(source.epoch, target.epoch if target is not None else 0)
-    return Place.ELSEWHERE if latest > epoch else Place.NOWHERE
+    if here or there:
+        return Place.SOURCE if here else Place.TARGET
+    if max((sight.epoch for sight in (source, target) if sight is not None), default=0) > epoch:
+        return Place.ELSEWHERE
+    return Place.UNKNOWN if source is None or target is None else Place.NOWHERE

@@ -230,7 +230,7 @@ class Settlement:
                 side=entry.side,
                 peer="",
                 peer_says="",
-                place=Place.NOWHERE,
+                place=Place.UNKNOWN,
                 here="not known yet",
                 resume_loses="",
                 forget_loses="",
@@ -276,13 +276,14 @@ class Settlement:
             refused, loses = "", f"what is on no disk, should the power fail: {report.unwritten}"
         runs, epoch = standing in RUNS, reception.proposal.epoch
         says = "" if told is None else (told.decision or "undecided")
+        home = None if told is None else Sight(says in ("undecided", "abort"), 0)
         return Situation(
             migration=entry.migration,
             container=container.name,
             side=entry.side,
             peer=reception.proposal.source,
             peer_says=says,
-            place=place(Sight(says in ("undecided", "abort"), 0), Sight(runs, epoch if runs else 0), epoch),
+            place=place(home, Sight(runs, epoch if runs else 0), epoch),
             here=standing,
             resume_loses=loses,
             forget_loses="the container and its files here",
@@ -329,7 +330,7 @@ def _orphaned(kept: Kept, refused: str) -> Situation:
         side=Side.TARGET,
         peer=kept.source,
         peer_says="",
-        place=Place.NOWHERE,
+        place=Place.UNKNOWN,
         here=told_of(kept),
         resume_loses="all since then: what it did, wrote and promised; its connections are over",
         forget_loses="the checkpoint",
