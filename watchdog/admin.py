@@ -174,6 +174,7 @@ class AdminServer:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         path.unlink(missing_ok=True)
         self._path = path
+        self._jobs = daemon.jobs
         config = uvicorn.Config(build_admin(daemon), uds=str(path), log_level="warning", access_log=False)
         self._server = QuietServer(config)
         self._thread = threading.Thread(target=self._server.run, name="admin-api", daemon=True)
@@ -189,7 +190,8 @@ class AdminServer:
         self._path.chmod(SOCKET_MODE)
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving, also those who follow a job."""
+        self._jobs.leave()
         self._server.should_exit = True
         self._thread.join(5)
 

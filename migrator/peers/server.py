@@ -29,6 +29,7 @@ from migrator.peers.quiet_server import QuietServer
 from migrator.peers.tls import OWN, server_context
 
 START_LIMIT_S = 10.0
+STOP_LIMIT_S = 3.0  # for what is being answered; all that matters is in the journal
 HANDSHAKE_S = 10.0
 SHUTDOWN_S = 0.5  # callers keep connections, and need not answer when we hang up
 REQUEST_WAIT_S = 15.0  # for the first byte of the first request, and from the first byte of any to its last header
@@ -218,7 +219,7 @@ class PeerServer:
     def stop(self) -> None:
         """Stop serving."""
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(STOP_LIMIT_S)
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=PeerLoop) as runner:

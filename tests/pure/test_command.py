@@ -107,11 +107,11 @@ def test_what_the_daemon_refuses_is_json_too(served: House, capsys: pytest.Captu
 
 
 class Held(FakeEngine):
-    """An engine whose migrations go on until they are let go."""
+    """An engine whose migrations go on until they are cancelled."""
 
     def __init__(self, **targets: str | None) -> None:
         super().__init__(**targets)
-        self.begun, self.go = threading.Event(), threading.Event()
+        self.begun = threading.Event()
 
     def migrate(self, container: str, *words: Any, place: Any = None, **also: Any) -> MigrationOutcome:
         self.begun.set()
@@ -138,6 +138,42 @@ def test_a_cancelled_evacuation_says_how_the_host_is_left(
     served.daemon.evacuate(Order(cause=Cause.ADMIN))
     status, found = command(capsys, "cancel")
     assert (status, found["cordoned"], found["paused"]) == (4, True, failing)
+
+
+class Endless(FakeEngine):
+    """An engine that is at work until it is let go."""
+
+    def __init__(self, **targets: str | None) -> None:
+        super().__init__(**targets)
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def migrate(self, container: str, *words: Any, **also: Any) -> MigrationOutcome:
+        self.begun.set()
+        self.go.wait(30)
+        return super().migrate(container, *words, **also)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_whoever_follows_a_job_hears_that_the_daemon_stops(
+    served: House, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    engine = Endless(web="beta")
+    served.daemon.engine = engine  # type: ignore[assignment]
+    statuses: list[int] = []
+    follower = threading.Thread(
+        target=lambda: statuses.append(main(["migrate", "web", "--to", "beta", *options])), daemon=True
+    )
+    follower.start()
+    try:
+        assert engine.begun.wait(10)
+        assert served.server is not None
+        served.server.stop()
+        follower.join(10)
+        assert statuses == [1]
+        said = capsys.readouterr()
+        assert "lifeboatd stopped before this was done" in said.out + said.err
+    finally:
+        engine.go.set()
 
 
 def test_every_exit_status_is_told() -> None:

@@ -211,6 +211,7 @@ class House:
         self.engine = engine
         self.storage = StorageFacts({}, frozenset(), {})
         self.layers = "/"
+        self.server: AdminServer | None = None
         self.daemon = self.start()
 
     def start(self) -> Daemon:
@@ -515,7 +516,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A house whose admin API listens, and `lifeboat` asks it."""
     house = House(tmp_path, FakeEngine(web="beta", pinned=None))
     path = tmp_path / "admin.sock"
-    server = AdminServer(house.daemon, path)
+    house.server = server = AdminServer(house.daemon, path)
     server.start()
     real_ask, real_follow = client.ask, client.follow
     for module in ("watchdog.cli.watch", "watchdog.cli.act", "watchdog.cli.policy"):

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,28 @@ def ask(method: str, path: str, body: object = None, *, socket_path: Path = ADMI
 
 
 def follow(path: str, body: object, *, socket_path: Path = ADMIN_SOCKET) -> Iterator[dict[str, Any]]:
-    """Begin a job and return its lines as they come."""
+    """Begin a job and return its lines as they come; raises `DaemonError` when the daemon stops before the last."""
     connection = _Connection(socket_path, None)
+    ended = False
     try:
         response = _request(connection, "POST", path, body)
-        while line := response.readline():
-            yield json.loads(line)
+        with suppress(OSError, http.client.HTTPException):
+            while text := response.readline():
+                line = json.loads(text)
+                ended = bool(line.get("ended"))
+                yield line
     finally:
         connection.close()
+    if not ended:
+        raise DaemonError(
+            {
+                "error": "lifeboatd stopped before this was done; what is under way is finished, or given back, "
+                "when it runs again",
+                "code": "daemon-gone",
+                "hint": "systemctl start lifeboatd; lifeboat status; lifeboat history",
+                "status": 1,
+            }
+        )
 
 
 def lines(path: str, *, socket_path: Path = ADMIN_SOCKET) -> Iterator[str]:

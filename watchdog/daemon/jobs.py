@@ -24,6 +24,7 @@ class Job:
     ended: bool = False
     stopping: bool = False  # begin nothing more
     cancelled: threading.Event = field(default_factory=threading.Event)  # and give up what is not committed
+    left: bool = False  # the daemon stops: nobody is told its end
 
     def say(self, line: dict[str, Any]) -> None:
         """Add a line."""
@@ -39,13 +40,13 @@ class Job:
             self.changed.notify_all()
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Return every line, waiting for those to come."""
+        """Return every line, waiting for those to come; without the last one when the daemon stops before it."""
         number = 0
         while True:
             with self.changed:
-                while number >= len(self.lines) and not self.ended:
+                while number >= len(self.lines) and not self.ended and not self.left:
                     self.changed.wait(1.0)
-                fresh, ended = self.lines[number:], self.ended
+                fresh, ended = self.lines[number:], self.ended or self.left
             yield from fresh
             number += len(fresh)
             if ended and number >= len(self.lines):
@@ -73,6 +74,13 @@ class Jobs:
         """Return the jobs that have not ended."""
         with self._lock:
             return tuple(job for job in self._jobs.values() if not job.ended)
+
+    def leave(self) -> None:
+        """The daemon stops: let nobody who follows a job keep it waiting."""
+        for job in self.running():
+            with job.changed:
+                job.left = True
+                job.changed.notify_all()
 
     def _run(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:
         try:
