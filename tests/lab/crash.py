@@ -78,6 +78,7 @@ class Verdict:
     thawed_s: float | None = None  # from the fault to the next answer, where the container stayed
     said: str = ""  # the last words of the journal
     method: str = "lazy"
+    day: str = ""  # on which it was seen (UTC), as ISO 8601 has it
 
 
 class Cell:

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +106,7 @@ def play(cell: Cell, stop: Stop, fault: Fault) -> Verdict:
     """Play one cell and tell."""
     began = time.monotonic()
     verdict = cell.run(stop, fault)
+    verdict.day = time.strftime("%Y-%m-%d", time.gmtime())
     cell.put_away()
     took = f"{time.monotonic() - began:.1f} s, gap {verdict.gap_s}, thawed {verdict.thawed_s}"
     print(
@@ -131,7 +133,7 @@ def document(verdicts: Iterable[Verdict]) -> str:
     for method in METHODS:
         played = [item for item in by_cell.values() if item.method == method]
         if played:
-            lines += table(method, by_cell, len(played))
+            lines += table(method, by_cell, played)
     lines += [
         f"- **{item.method}, {item.stop}, {item.fault}**: {'; '.join(item.wrong)}"
         for item in by_cell.values()
@@ -143,7 +145,7 @@ def document(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(method: str, by_cell: Mapping[tuple[str, str, str], Verdict], played: int) -> Iterator[str]:
+def table(method: str, by_cell: Mapping[tuple[str, str, str], Verdict], played: list[Verdict]) -> Iterator[str]:
     """Yield the lines of one method's table."""
     stops = stops_of(method)
     yield f"## {method.capitalize()}\n"
@@ -152,7 +154,9 @@ def table(method: str, by_cell: Mapping[tuple[str, str, str], Verdict], played: 
     for fault in FAULTS:
         row = [told(by_cell.get((method, stop.name, fault.name))) for stop in stops]
         yield f"| **{fault.name}** | " + " | ".join(row) + " |"
-    yield f"\n{played} of {len(stops) * len(FAULTS)} cells were played.\n"
+    days = Counter(item.day or "earlier" for item in played)
+    when = ", ".join(f"{count} {'on ' * (day != 'earlier')}{day}" for day, count in sorted(days.items()))
+    yield f"\n{len(played)} of {len(stops) * len(FAULTS)} cells were played: {when}.\n"
 
 
 def told(verdict: Verdict | None) -> str:
