@@ -11,6 +11,7 @@ import pytest
 from tests.lab.host import Host
 from tests.lab.install import LEFT_OVER, SOURCES
 from tests.lab.lab import Lab
+from tests.lab.namespaces import wait_until
 from tests.lab.settings import CHECKOUT
 
 pytestmark = pytest.mark.real
@@ -71,9 +72,23 @@ def test_a_host_can_be_installed_and_cleared(lab: Lab) -> None:
     for unit in (CHECKOUT / "systemd").glob("*.service"):
         host.run(["systemctl", "cat", unit.name])
         host.run(["systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{unit.name}"])
+    does_not_start_in_vain(host)
     leaves_what_works(host)
     keeps_what_is_needed(host)
     lab.renew("beta")
+
+
+def does_not_start_in_vain(host: Host) -> None:
+    """Settings that are wrong now are as wrong in a second: who looks finds one sentence, not a hundred starts."""
+    host.write("/etc/lifeboat/lifeboat.toml", "[migrator]\nat_once = 'many'\n")
+    host.run(["systemctl", "daemon-reload"])
+    host.run(["systemctl", "start", "lifeboatd"], check=False, timeout_s=60)
+    look = ["systemctl", "show", "lifeboatd", "--value", "-p", "ActiveState", "-p", "NRestarts"]
+    wait_until(lambda: "failed" in host.run(look).output.split(), "lifeboatd does not give up")
+    assert sorted(host.run(look).output.split()) == ["0", "failed"]
+    assert "at_once" in host.run(["journalctl", "-u", "lifeboatd", "-n", "5", "-o", "cat"]).output
+    host.write("/etc/lifeboat/lifeboat.toml", "# mine\n")
+    host.run(["systemctl", "reset-failed", "lifeboatd"])
 
 
 def leaves_what_works(host: Host) -> None:
@@ -95,6 +110,10 @@ def keeps_what_is_needed(host: Host) -> None:
         assert refused.status == 1
         assert f"no {verb} while migrations are unfinished: 0a0a" in refused.errors
     host.run(["rmdir", "/run/lifeboat/migrations/0a0a"])
+    host.write("/var/lib/lifeboat/banned/0b0b", "")  # all that a boot has left of a migration
+    refused = host.run(["/root/lifeboat/run", "uninstall"], check=False)
+    assert "no uninstall while migrations are unfinished: 0b0b" in refused.errors
+    host.run(["rm", "/var/lib/lifeboat/banned/0b0b"])
     host.write(moved := "/etc/systemd/system/web.service.d/50-lifeboat-moved.conf", "")
     refused = host.run(["/root/lifeboat/run", "uninstall", "--purge"], check=False)
     assert refused.status == 1
