@@ -169,8 +169,21 @@ static int64_t put_once(struct space *space, uint64_t target, uint64_t length, i
 }
 
 /*
+ * Say whether the process is changing no mappings, so that no event is on its way to us: asked for write protection the
+ * kernel says EAGAIN while it is, before it looks for a mapping, and ENOENT, having done nothing, where none has any
+ * (mm/userfaultfd.c, mwriteprotect_range; Linux 5.7).
+ */
+static int stands_still(struct space *space, uint64_t address)
+{
+	struct uffdio_writeprotect nothing = { .range = { address, PAGE } };
+
+	return ioctl(space->userfault, UFFDIO_WRITEPROTECT, &nothing) && errno == ENOENT;
+}
+
+/*
  * Fill a run of pages of one sort; return the bytes that are there now, or FAILED. That is less than all when the
- * process is changing its mappings, or has exited.
+ * process is changing its mappings, or has exited. A page that is mapped nowhere, and of which no event will tell,
+ * counts, too: a child has none of what its parent keeps from it (MADV_DONTFORK).
  */
 static int64_t put(struct space *space, uint64_t target, uint64_t length, int place, const unsigned char *data)
 {
@@ -178,24 +191,22 @@ static int64_t put(struct space *space, uint64_t target, uint64_t length, int pl
 
 	while (done < length) {
 		int64_t count = put_once(space, target + done, part, place, data + done);
+		int code = count > 0 ? 0 : errno;
 
-		if (count > 0) {
-			done += count;
-			part = length - done;
-		} else if (errno == EEXIST) {
-			wake(space, target + done);
-			done += PAGE;
-			part = length - done;
-		} else if (errno == ENOENT && part > PAGE) {
+		if (code == ENOENT && part > PAGE) {
 			part = part / 2 / PAGE * PAGE; /* one step must not cross from a mapping to another */
-		} else if (errno == ESRCH) {
-			lose_process(space);
-			break;
-		} else if (errno == EAGAIN || errno == ENOENT) {
-			break;
-		} else {
-			return FAILED;
+			continue;
 		}
+		if (code == EEXIST)
+			wake(space, target + done);
+		if (code == EEXIST || (code == ENOENT && stands_still(space, target + done)))
+			count = PAGE;
+		if (code == ESRCH)
+			lose_process(space);
+		if (count <= 0)
+			return code == ESRCH || code == EAGAIN || code == ENOENT ? (int64_t)done : FAILED;
+		done += count;
+		part = length - done;
 	}
 	return done;
 }

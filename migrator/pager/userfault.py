@@ -16,6 +16,7 @@ from enum import IntEnum
 
 UFFDIO_COPY = 0xC028AA03  # _IOWR(0xAA, 0x03, struct uffdio_copy)
 UFFDIO_ZEROPAGE = 0xC020AA04  # _IOWR(0xAA, 0x04, struct uffdio_zeropage)
+UFFDIO_WRITEPROTECT = 0xC018AA06  # _IOWR(0xAA, 0x06, struct uffdio_writeprotect), Linux 5.7
 UFFDIO_POISON = 0xC020AA08  # _IOWR(0xAA, 0x08, struct uffdio_poison), Linux 6.6
 UFFDIO_WAKE = 0x8010AA02  # _IOR(0xAA, 0x02, struct uffdio_range)
 MESSAGE_BYTES = 32
@@ -70,8 +71,9 @@ def read_event(descriptor: int) -> Event | None:
 def fill(descriptor: int, address: int, data: memoryview) -> int:
     """Copy pages to an address and wake who waits for them; return the bytes that are there now.
 
-    Pages that are there already count as filled. Less than all comes back when the process is changing its
-    mappings: read its events, then look again. Raises `TreeGoneError`.
+    Pages that are there already count as filled, and so do those that are mapped nowhere and of which no event will
+    tell: a child has none of what its parent keeps from it (MADV_DONTFORK). Less than all comes back when the
+    process is changing its mappings: read its events, then look again. Raises `TreeGoneError`.
     """
     done = 0
     base = ctypes.addressof(ctypes.c_char.from_buffer(data))
@@ -88,6 +90,9 @@ def fill(descriptor: int, address: int, data: memoryview) -> int:
             length = len(data) - done
         elif code == errno.ENOENT and length > PAGE_BYTES:
             length = length // 2 // PAGE_BYTES * PAGE_BYTES  # one copy must not cross from a mapping to another
+        elif code == errno.ENOENT and _stands_still(descriptor, address + done):
+            done += PAGE_BYTES
+            length = len(data) - done
         else:
             return done
     return done
@@ -132,10 +137,24 @@ def _each(descriptor: int, request: int, address: int, length: int) -> int:
         elif code == errno.ENOENT and part > PAGE_BYTES:
             part = part // 2 // PAGE_BYTES * PAGE_BYTES  # as in `fill`
             continue
+        elif code == errno.ENOENT and _stands_still(descriptor, address + done):
+            done += PAGE_BYTES
         else:
             return done
         part = length - done
     return done
+
+
+def _stands_still(descriptor: int, address: int) -> bool:
+    """Say whether the process is changing no mappings, so that no event is on its way to us; nothing is done to it.
+
+    Asked for write protection the kernel says EAGAIN while it is, before it looks for a mapping, and ENOENT where none
+    has any (mm/userfaultfd.c, mwriteprotect_range; Linux 5.7).
+    """
+    argument = _Fill(address, PAGE_BYTES, 0, 0)  # struct uffdio_writeprotect is shorter by the last field
+    if _libc.ioctl(descriptor, ctypes.c_ulong(UFFDIO_WRITEPROTECT), ctypes.byref(argument)) == 0:
+        return False
+    return ctypes.get_errno() == errno.ENOENT
 
 
 def _wake(descriptor: int, address: int) -> None:
@@ -145,7 +164,7 @@ def _wake(descriptor: int, address: int) -> None:
 def _ioctl(descriptor: int, request: int, argument: ctypes.Structure) -> int:
     """Return 0, or an error number that means something to the caller; else raises `TreeGoneError` or `OSError`.
 
-    ENOENT is an address that is not mapped any more; the event that says so has been or will be read.
+    ENOENT is an address that is not mapped; the event that says so, if there is one, has been or will be read.
     """
     if _libc.ioctl(descriptor, ctypes.c_ulong(request), ctypes.byref(argument)) == 0:
         return 0

@@ -290,6 +290,22 @@ def test_of_large_memory_only_what_is_held_is_fetched(inflow: Inflow, make_sourc
     assert inflow.received_bytes == 50 * PAGE_BYTES
 
 
+def test_what_is_mapped_nowhere_is_not_waited_for(inflow: Inflow, make_source: Callable[..., Source]) -> None:
+    """A child inherits as missing what it does not have (MADV_DONTFORK), and no event ever tells."""
+    area = Area(64)
+    beyond = mmap.mmap(-1, 64 * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    nowhere = ctypes.addressof(ctypes.c_char.from_buffer(beyond))
+    inflow.add(PID, area.userfault, [(area.start, area.start + area.length)])
+    inflow.add(PID, os.dup(area.userfault), [(nowhere, nowhere + len(beyond))])
+    fetch = threading.Thread(target=inflow.fetcher().fetch, args=(make_source().link(),), daemon=True)
+    fetch.start()
+    fetch.join(10)
+    assert not fetch.is_alive()
+    assert not inflow.rest()
+    assert bytes(area.memory) == area.expected
+    assert not any(bytes(beyond))
+
+
 def test_faults_are_answered_and_nobody_reads_anything_else(
     inflow: Inflow, answering: Callable[[SocketLink], None], make_source: Callable[..., Source]
 ) -> None:
