@@ -121,7 +121,7 @@ class OwnSink(Sink):
 
     def _serve_faults(self) -> None:
         answer_first()
-        while self.state in (SinkState.WAITING, SinkState.DRAINING):
+        while not self._is_over:
             self._flowing.wait()
             link = self.link(FAULTS)
             try:
@@ -150,13 +150,23 @@ class OwnSink(Sink):
             time.sleep(ROOM_POLL_S)
         self._room.close()
 
+    @property
+    def _is_over(self) -> bool:
+        return self.state not in (SinkState.WAITING, SinkState.DRAINING)
+
     def _mend_faults(self, broken: Link, error: OSError) -> None:
-        """Freeze the tree, wait for the source to call again, and let the tree go on."""
-        _log.warning("the %s link broke: %s", FAULTS, error)
-        ours = self.freeze_tree()
+        """Freeze the tree, wait for the source to call again, and let the tree go on.
+
+        When the bulk brings the rest meanwhile, `complete` lets it go on.
+        """
+        with self.changed:
+            if self._is_over:
+                return  # nobody needs the link any more
+            _log.warning("the %s link broke: %s", FAULTS, error)
+            self.freeze_tree()
         prefer(self._link_again(FAULTS, broken, error))
         with self.changed:  # nobody loses it between the look and the thaw
-            if ours and self.state is not SinkState.LOST:
+            if self.state is not SinkState.LOST:
                 self.thaw_tree()
 
     def _mend_bulk(self, purpose: str, broken: Link, error: OSError) -> bool:

@@ -105,6 +105,7 @@ class Sink(ABC):
         self._listener = listen(order.ports)
         self._tree_pid = 0
         self._reason = ""
+        self._froze = False  # whether the tree stands because of us
         self._began_at = 0.0
         self._ended_at = 0.0
         self._restored = False  # whether the restore has said that it sent all of its tasks
@@ -175,25 +176,24 @@ class Sink(ABC):
                 raise ExecutionError(f"the page source does not call ({purpose})", code="no-page-source")
             return self.links[purpose]
 
-    def freeze_tree(self) -> bool:
-        """Stop the tree while all its userfaultfds are still open here; before the commit it stands anyway.
-
-        Return whether it was running.
-        """
+    def freeze_tree(self) -> None:
+        """Stop the tree while all its userfaultfds are still open here; before the commit it stands anyway."""
         try:
             tree = self._tree()
             if tree is None or tree.told_to_freeze:
-                return False
+                return
             tree.ask_to_freeze()
         except (LifeboatError, OSError):  # a tree that died already needs no freezing
-            return False
-        return True
+            return
+        self._froze = True
 
     def thaw_tree(self) -> None:
-        """Let the tree run again after a loss that was made good."""
-        with suppress(LifeboatError, OSError):
-            if (tree := self._tree()) is not None:
-                tree.thaw()
+        """Let the tree run again if it was frozen here, after a loss that was made good."""
+        if self._froze:
+            self._froze = False
+            with suppress(LifeboatError, OSError):
+                if (tree := self._tree()) is not None:
+                    tree.thaw()
 
     def _tree(self) -> Cgroup | None:
         """Return the tree's cgroup, None before the commit; raises `ExecutionError` when the tree is gone."""
@@ -218,6 +218,8 @@ class Sink(ABC):
         self.guard.dismiss()
         for descriptor in self.surrender_userfaults():
             os.close(descriptor)
+        with self.changed:  # nobody waits for a link any more for which it stands
+            self.thaw_tree()
         _log.info("drained %d bytes in %.3f s", self.drained_bytes, self._ended_at - self._began_at)
 
     def _answer(self, message: Message) -> Message:
