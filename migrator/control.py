@@ -45,11 +45,14 @@ class ControlServer:
             if b"\n" in self._buffer:
                 line, _, self._buffer = self._buffer.partition(b"\n")
                 return _decode(line)
-            waiting = [self._listener, *([self._connection] if self._connection else [])]
-            ready, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
+            look = select.poll()  # select takes no descriptor above 1023, and a sink may hold that many
+            for waiting in (self._listener, self._connection):
+                if waiting is not None:
+                    look.register(waiting, select.POLLIN)
+            ready = [number for number, _ in look.poll(1000 * max(0.0, deadline - time.monotonic()))]
             if not ready:
                 return None
-            if self._listener in ready:
+            if self._listener.fileno() in ready:
                 self._accept()
             elif not self._receive():
                 return None
@@ -73,7 +76,7 @@ class ControlServer:
         self._connection, _ = self._listener.accept()
 
     def _receive(self) -> bool:
-        assert self._connection is not None  # noqa: S101  select only returns what we gave it
+        assert self._connection is not None  # noqa: S101  only what was registered is ready
         try:
             data = self._connection.recv(65536)
         except OSError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import Callable
 
 from migrator.peers.tls import BUFFER_BYTES
 
-HELD_POLL_S = 0.001  # how soon a relay notices that it is held no longer
+HELD_POLL_MS = 1  # how soon a relay notices that it is held no longer
 
 Filter = Callable[[bytes], bytes]
 
@@ -65,11 +66,19 @@ class Relay:
 
     def _wait(self) -> None:
         closed = self.held or bool(self._to_plain)
-        reading: list[socket.socket] = [] if closed else [self._link]
-        reading += [] if self._to_link else [self._plain]
-        writing = ([self._link] if self._to_link else []) + ([self._into] if self._to_plain else [])
-        patience = 0.0 if self._link.pending() and not closed else HELD_POLL_S if self.held else None
-        select.select(reading, writing, [], patience)
+        wanted: dict[socket.socket, int] = defaultdict(int)
+        if not closed:
+            wanted[self._link] |= select.POLLIN
+        if not self._to_link:
+            wanted[self._plain] |= select.POLLIN
+        if self._to_link:
+            wanted[self._link] |= select.POLLOUT
+        if self._to_plain:
+            wanted[self._into] |= select.POLLOUT
+        look = select.poll()  # select takes no descriptor above 1023
+        for waiting, events in wanted.items():
+            look.register(waiting, events)
+        look.poll(0 if self._link.pending() and not closed else HELD_POLL_MS if self.held else None)
 
     def _from_plain(self) -> None:
         if self._to_link:
