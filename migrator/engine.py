@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -196,6 +197,8 @@ class Engine:
         """Put a complete checkpoint of a container at a target; it runs on here."""
         if container.pod is not None:
             raise PrerequisiteError(f"{container.name} belongs to a pod, of which none is kept", code="in-pod")
+        began_ns = time.time_ns()
+        since_ns = self._stager.kept_since_ns(container.id, target)
         with self._claims.claim(container.id, container.name):
             outcome = Checkpoint(
                 self._departure,
@@ -204,11 +207,11 @@ class Engine:
                 target=self._neighbours.client(target),
                 method=Method.FULL,
                 observe=lambda _: None,
-                place=Place(stopped=stopped),
+                place=Place(stopped=stopped, waiting_since_ns=lambda _: since_ns),
             ).run()
         self._look_after(container.id, outcome)
         if outcome.phase is Phase.KEPT:
-            self._stager.kept(container, target, outcome.migration)
+            self._stager.kept(container, target, outcome.migration, began_ns)
         return outcome
 
     def withdraw(self, container: str) -> None:
@@ -263,7 +266,9 @@ class Engine:
                         target=self._neighbours.client(target),
                         method=rung,
                         observe=observe,
-                        place=place,
+                        place=replace(
+                            place or Place(), waiting_since_ns=self._stager.since_ns(facts.id, target).get
+                        ),
                         asked_at=asked_at,
                         company=company,
                     ).run

@@ -146,10 +146,10 @@ def _each(descriptor: int, request: int, address: int, length: int) -> int:
 
 
 def _stands_still(descriptor: int, address: int) -> bool:
-    """Say whether the process is changing no mappings, so that no event is on its way to us; nothing is done to it.
+    """Say whether the process is changing no mappings, so that no event is on its way; nothing is done to it.
 
-    Asked for write protection the kernel says EAGAIN while it is, before it looks for a mapping, and ENOENT where none
-    has any (mm/userfaultfd.c, mwriteprotect_range; Linux 5.7).
+    Asked for write protection the kernel says EAGAIN while it is, before it looks for a mapping, and ENOENT where
+    none has any (mm/userfaultfd.c, mwriteprotect_range; Linux 5.7).
     """
     argument = _Fill(address, PAGE_BYTES, 0, 0)  # struct uffdio_writeprotect is shorter by the last field
     if _libc.ioctl(descriptor, ctypes.c_ulong(UFFDIO_WRITEPROTECT), ctypes.byref(argument)) == 0:

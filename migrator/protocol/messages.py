@@ -104,6 +104,10 @@ class Stage(Value):
     seconds: float = Field(ge=0)  # for how long, if it is not asked again
 
 
+SLOTS = ("a", "b")
+"""Where a target has the checkpoints of a container in turn: one is complete while the next is written."""
+
+
 class Keep(Value):
     """A suspect host asks that a complete checkpoint of a container may wait, should that host die."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +33,11 @@ class Departure:
 class Place:
     """A migration's place among others: the lowest order goes first; `stopped` gives it up before the commit.
 
-    `drill` marks it as one that the target will give back.
+    `drill` marks it as one that the target will give back. `waiting_since_ns` returns, by a tree's name, when the
+    last complete copy of it began that may wait there (Unix time), None where none does, or that is not known.
     """
 
     order: float = 0.0
     drill: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
+    waiting_since_ns: Callable[[str], int | None] = lambda _: None

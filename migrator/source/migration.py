@@ -247,7 +247,9 @@ class SourceMigration:
         for tree in self._trees:
             self._timeline.tell(f"copying {tree.name} ahead")
             limit_s = self._shared.settings.copy_limit_s
-            self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s)
+            known = self._copied.get(tree.name)
+            since_ns = self._place.waiting_since_ns(tree.name) if known is None else known.at_ns
+            self._copied[tree.name] = copy_ahead(tree, self._destination, limit_s, since_ns)
         if self._method is not Method.COLD:
             self._trees += memory_trees(self._container, captain=self.company.leads(self.id))
             self._trees += trees(self._container, Treatment.COPY_LATE)

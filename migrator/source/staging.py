@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import RootModel, ValidationError
+from pydantic import Field, RootModel, ValidationError
 
 from migrator.errors import LifeboatError
 from migrator.files import write_whole
 from migrator.model import ContainerFacts, Value
 from migrator.names import new_id
 from migrator.peers.client import PeerClient
-from migrator.protocol.messages import Stage, Staged
+from migrator.protocol.messages import SLOTS, Stage, Staged
 from migrator.runtime import podman
 from migrator.source.departure import Departure
 from migrator.storage import image
@@ -40,8 +40,10 @@ class _Place(Value):
     target: str
     staging: str
     fresh_at: float | None = None
+    since_ns: Mapping[str, int] = Field(default_factory=dict)  # tree -> when its last complete copy began
     checkpoint: str = ""
     kept_at: float | None = None
+    kept_since_ns: tuple[int, ...] = ()  # when the last checkpoints began, one for each of the target's slots
 
 
 class _Places(RootModel[dict[str, _Place]]):
@@ -106,15 +108,36 @@ class Stager:
             with self._shared.turns.image(target, container.image_id) as sent:
                 if not sent:
                     image.send_image(container.image_id, destination, limit_s)
+        since_ns = dict(place.since_ns)
         for tree in waiting_trees(container):
             go_on()
             if tree.name in told.trees:
-                copy_ahead(tree, destination, limit_s)
+                copied = copy_ahead(tree, destination, limit_s, since_ns.get(tree.name))
+                since_ns[tree.name] = copied.at_ns
+                self._update(container.id, target, {"since_ns": since_ns.copy()})
         self._update(container.id, target, {"fresh_at": time.time()})
 
-    def kept(self, container: ContainerFacts, target: str, checkpoint: str) -> None:
+    def since_ns(self, container: str, target: str) -> Mapping[str, int]:
+        """Return when the last complete copies of a container's trees (by name) began that wait at a target."""
+        place = self._known(container)
+        return place.since_ns if place is not None and place.target == target else {}
+
+    def kept(self, container: ContainerFacts, target: str, checkpoint: str, began_ns: int) -> None:
         """Know that a complete checkpoint waits beside the files."""
-        self._update(container.id, target, {"checkpoint": checkpoint, "kept_at": time.time()})
+        place = self._known(container.id)
+        before = place.kept_since_ns if place is not None else ()
+        told = {
+            "checkpoint": checkpoint,
+            "kept_at": time.time(),
+            "kept_since_ns": (*before, began_ns)[-len(SLOTS) :],
+        }
+        self._update(container.id, target, told)
+
+    def kept_since_ns(self, container: str, target: str) -> int | None:
+        """Return when the oldest of the checkpoints at a target began that the next may be written over."""
+        place = self._known(container)
+        known = place.kept_since_ns if place is not None and place.target == target else ()
+        return min(known) if len(known) == len(SLOTS) else None
 
     def kept_at(self, container: str) -> float | None:
         """Return of when the complete checkpoint is that waits for a container (Unix seconds)."""

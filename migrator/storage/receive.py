@@ -26,7 +26,9 @@ RSYNC_FLAGS = re.compile(r"-[lHogDtpAXrRSId]+(e[0-9]*\.[A-Za-z]*)?")
 """Short options of `RSYNC` in migrator.storage.sync as rsync hands them on (server_options, options.c); behind the
 `e.` stands what the caller's version can do."""
 
-RSYNC_OPTIONS = frozenset({"--delete", "--numeric-ids", "--no-r", "-@-1", "--modify-window=-1", "."})
+RSYNC_OPTIONS = frozenset(
+    {"--delete", "--numeric-ids", "--no-r", "-@-1", "--modify-window=-1", "--log-format=%i", "."}
+)
 
 DISK_KEPT_BYTES = 1 << 30  # below this podman itself begins to fail
 MANIFEST, MANIFEST_BYTES = "manifest.json", 1 << 20

@@ -1,15 +1,17 @@
 """What changed in a directory tree since it was copied ahead: decided from one scan, without reading files.
 
-A file counts as changed when its inode, size, mode or its time of change differs, and also when it was
-changed less than `SAFE_AGE_NS` before the copy began: within the granularity of the file system's clock a
-later change would look the same. Pages written through a shared mapping change no time while they are
-dirty, so the file system is written out (`syncfs`) before the scan that the copy begins with.
+A file's times change when it is written to; through a shared mapping only with the first write to a page that is
+not dirty. So a file may be copied, be written to again, and look the same ever after: every file that changed since
+a copy began is *doubtful*, and has to be compared in full if rsync finds nothing to do with it. What was not
+changed since then was written out (`syncfs`) before that copy read it, and a later write would have changed its
+times. A copy begins before it writes the file systems out; and within the granularity of a file system's clock
+(`SAFE_AGE_NS`) a later change would look the same.
 """
 
 from __future__ import annotations
 
 import os
-import time
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ Entry = tuple[int, int, int, int, int]  # inode, size, mode, mtime, ctime; times
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A scanned tree: relative path -> entry; `at_ns` is when the scan began (Unix time)."""
+    """A scanned tree: relative path -> entry; `at_ns` is when what it belongs to began (Unix time)."""
 
     at_ns: int
     entries: dict[str, Entry]
@@ -28,15 +30,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Difference:
-    """What must be copied again. `doubtful` files look unchanged to rsync, and must be compared in full."""
+    """What must be copied again; `doubtful` files must be compared in full where rsync finds nothing to do."""
 
     changed: bool
     doubtful: tuple[str, ...]
 
 
-def scan(path: Path) -> Snapshot:
-    """Scan a tree; files that vanish meanwhile are not in it."""
-    at_ns = time.time_ns()
+def scan(path: Path, at_ns: int) -> Snapshot:
+    """Scan a tree for what began at `at_ns`; files that vanish meanwhile are not in it."""
     entries: dict[str, Entry] = {}
     pending = [""]
     while pending:
@@ -59,11 +60,16 @@ def scan(path: Path) -> Snapshot:
     return Snapshot(at_ns, entries)
 
 
-def compare(before: Snapshot, now: Snapshot) -> Difference:
-    """Say what must be copied again when `before` was taken just before the copy began."""
-    doubtful = tuple(
+def doubtful(now: Snapshot, since_ns: int) -> tuple[str, ...]:
+    """Return the files that were changed since a copy that began at `since_ns`."""
+    return tuple(
         path
-        for path, entry in now.entries.items()
-        if before.entries.get(path) == entry and entry[4] > before.at_ns - SAFE_AGE_NS
+        for path, (_, _, mode, _, changed_ns) in now.entries.items()
+        if stat.S_ISREG(mode) and changed_ns > since_ns - SAFE_AGE_NS
     )
-    return Difference(changed=before.entries != now.entries or bool(doubtful), doubtful=doubtful)
+
+
+def compare(before: Snapshot, now: Snapshot) -> Difference:
+    """Say what must be copied again when `before` is of the last copy."""
+    found = doubtful(now, before.at_ns)
+    return Difference(changed=before.entries != now.entries or bool(found), doubtful=found)

@@ -25,14 +25,13 @@ from migrator.model import ContainerFacts, Treatment, Value
 from migrator.names import HostName, MigrationId
 from migrator.peers.authority import write_secret
 from migrator.peers.streams import Header
-from migrator.protocol.messages import Keep, ParkRequest
+from migrator.protocol.messages import SLOTS, Keep, ParkRequest
 from migrator.storage.receive import room_bytes
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.storage.volumes import trees
 
 DIRECTORY = "checkpoints"
 RECORD = "kept.json"
-SLOTS = ("a", "b")
 IMAGES, TREES = "images", "trees"
 LASTS_S = 7 * 86400.0  # a source that lives withdraws its own; a human has a week for those of a dead one
 MOST = 256  # of one source

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import socket
 import ssl
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from migrator.peers.tls import client_context, server_context
 from migrator.protocol.journal import Decision, Journal, Side
 from migrator.runtime.criu_log import first_error
 from migrator.storage.overlay import find
-from migrator.storage.tree import SAFE_AGE_NS, Snapshot, compare
+from migrator.storage.tree import SAFE_AGE_NS, Difference, Snapshot, compare
 from tests.pure.values import host
 
 
@@ -239,13 +240,16 @@ def test_announcements_are_well_formed() -> None:
 
 def test_what_changed_since_a_copy() -> None:
     now = 10 * SAFE_AGE_NS
-    old, new = (1, 5, 0o644, 0, 0), (1, 5, 0o644, 0, now)
+    regular = stat.S_IFREG | 0o644
+    old, new = (1, 5, regular, 0, 0), (1, 5, regular, 0, now)
     before = Snapshot(now, {"a": old})
     assert not compare(before, Snapshot(now, {"a": old})).changed
-    assert compare(before, Snapshot(now, {"a": new})).changed
-    assert compare(before, Snapshot(now, {})).changed
-    recent = (1, 5, 0o644, now, now)
+    assert compare(before, Snapshot(now, {"a": new})) == Difference(changed=True, doubtful=("a",))
+    assert compare(before, Snapshot(now, {})) == Difference(changed=True, doubtful=())
+    recent = (1, 5, regular, now, now)
     assert compare(Snapshot(now, {"a": recent}), Snapshot(now, {"a": recent})).doubtful == ("a",)
+    pipe = (1, 0, stat.S_IFIFO | 0o644, now, now)
+    assert compare(before, Snapshot(now, {"a": old, "b": pipe})) == Difference(changed=True, doubtful=())
 
 
 def test_an_overlay_is_found_in_mountinfo() -> None:

@@ -159,14 +159,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 def test_who_copies_can_be_stopped_while_a_disk_writes(tmp_path: Path, disk: Disk) -> None:
     destination = Destination(tmp_path, "beta", "0a0a", disk.go_on)
     with pytest.raises(StoppedError):
-        copy_ahead(Tree("layer", tmp_path), destination, HANG_S)
+        copy_ahead(Tree("layer", tmp_path), destination, HANG_S, None)
     assert (disk.asked, disk.ended.is_set()) == (3, False)
     disk.may.set()
 
 
 def test_a_disk_that_writes_for_longer_than_may_be_copied_fails_the_copy(tmp_path: Path, disk: Disk) -> None:
     with pytest.raises(ExecutionError, match="is not written out after") as late:
-        copy_ahead(Tree("layer", tmp_path), Destination(tmp_path, "beta", "0a0a"), 0.02)
+        copy_ahead(Tree("layer", tmp_path), Destination(tmp_path, "beta", "0a0a"), 0.02, None)
     assert (late.value.code, disk.ended.is_set()) == ("copy-failed", False)
     disk.may.set()
 
@@ -175,7 +175,7 @@ def test_what_a_disk_cannot_write_is_told(tmp_path: Path, disk: Disk) -> None:
     disk.error = OSError(5, "Input/output error")
     disk.may.set()
     with pytest.raises(OSError, match="Input/output error"):
-        copy_ahead(Tree("layer", tmp_path), Destination(tmp_path, "beta", "0a0a"), HANG_S)
+        copy_ahead(Tree("layer", tmp_path), Destination(tmp_path, "beta", "0a0a"), HANG_S, None)
 
 
 def test_a_program_that_ends_in_time_is_as_ever() -> None:

@@ -21,7 +21,7 @@ from migrator.runtime.tombstone import remove
 from migrator.storage.image import unpack
 from migrator.storage.jail import Jail
 from migrator.storage.receive import check_image, rsync_argv
-from migrator.storage.sync import NANOSECONDS, RSYNC
+from migrator.storage.sync import NANOSECONDS, RSYNC, SENT_FORMAT
 from migrator.words import UNIT_LABEL, is_unit, printable
 from tests.pure.cluster import host_facts
 
@@ -35,7 +35,10 @@ def test_what_our_own_rsync_asks() -> None:
 
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
-@pytest.mark.parametrize("more", [[], ["--ignore-times", "--from0", "--files-from=-"]])
+@pytest.mark.parametrize(
+    "more",
+    [["--ignore-times"], [SENT_FORMAT], ["--ignore-times", "--ignore-missing-args", "--from0", "--files-from=-"]],
+)
 def test_what_this_machine_s_rsync_asks(tmp_path: Path, more: list[str]) -> None:
     shell = tmp_path / "shell"
     shell.write_text(f'#!/bin/sh\nshift\nprintf "%s\\n" "$@" > {tmp_path}/said\nexit 1\n')

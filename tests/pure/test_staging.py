@@ -22,7 +22,8 @@ from migrator.settings import MigratorSettings
 from migrator.source import staging as source_staging
 from migrator.source.departure import Departure
 from migrator.source.staging import Stager
-from migrator.storage.sync import LAYER
+from migrator.storage.sync import LAYER, Tree
+from migrator.storage.tree import Snapshot
 from migrator.target import staging
 from migrator.target.staging import Stagings, Taken
 from tests.pure.test_daemon import RULE, FakeEngine, House
@@ -73,6 +74,7 @@ class Answering:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
+        self.answer = Staged()
 
     def check_listed(self) -> None:
         """It is listed."""
@@ -80,7 +82,7 @@ class Answering:
     def call(self, verb: str, path: str, *_: object, **__: object) -> Staged:
         """Remember the request."""
         self.told.append((verb, path))
-        return Staged()
+        return self.answer
 
 
 def test_a_restarted_source_knows_what_waits_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +106,39 @@ def test_a_restarted_source_knows_what_waits_where(tmp_path: Path, monkeypatch: 
     assert again.targets == {}, "what was withdrawn while it was copied does not come back"
     (tmp_path / source_staging.PLACES).write_text("{")
     assert started().targets == {}, "what cannot be read is forgotten"
+
+
+def test_when_a_copy_began_is_known_for_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = [Tree(LAYER, tmp_path), Tree("volume:data", tmp_path)]
+    asked: list[int | None] = []
+
+    def copy_ahead(tree: Tree, _: object, __: float, since_ns: int | None) -> Snapshot:
+        asked.append(since_ns)
+        return Snapshot(100 * len(asked), {})
+
+    monkeypatch.setattr(source_staging, "waiting_trees", lambda _: trees)
+    monkeypatch.setattr(source_staging, "copy_ahead", copy_ahead)
+    answering = Answering()
+    answering.answer = Staged(trees=(LAYER, "volume:data"))
+
+    def started() -> Stager:
+        journal = Journal(tmp_path / "journal.db")
+        shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
+        return Stager(shared, lambda _: cast(PeerClient, answering))
+
+    first = started()
+    first.stage(WEB, "beta", 60, lambda: None)
+    answering.answer = Staged(trees=(LAYER,))  # it takes the volume no more, for now
+    first.stage(WEB, "beta", 60, lambda: None)
+    assert started().since_ns(WEB.id, "beta") == {LAYER: 300, "volume:data": 200}
+    assert started().since_ns(WEB.id, "gamma") == {}
+    started().stage(WEB, "beta", 60, lambda: None)
+    assert asked == [None, None, 100, 300]
+    began = []
+    for number in (1, 2, 3):
+        first.kept(WEB, "beta", "0a0a", number)
+        began.append(first.kept_since_ns(WEB.id, "beta"))
+    assert began == [None, 1, 2], "each is written over the one before the last"
 
 
 class Target:
