@@ -16,7 +16,8 @@ from migrator.errors import ExecutionError
 from migrator.pager.greeting import CRIU
 from migrator.pager.images import Range, lazy_ranges
 from migrator.pager.links import TlsLink
-from migrator.pager.sink import RESTORE_FINISHED, RESTORE_SOCKET, Sink, SinkOrder, SinkState, Task
+from migrator.pager.restored import RESTORE_FINISHED, RESTORE_SOCKET, Task
+from migrator.pager.sink import Sink, SinkOrder, SinkState
 from migrator.pager.userfault import Kind, TreeGoneError, poison, read_event
 from migrator.peers.relay import LinkLostError, PlainEndedError, Relay
 from migrator.runtime.criu_log import first_error

@@ -19,8 +19,9 @@ from migrator.pager.images import lazy_ranges
 from migrator.pager.inflow import inflow
 from migrator.pager.links import Link, prefer
 from migrator.pager.priority import answer_first, let_others_run
+from migrator.pager.restored import Task
 from migrator.pager.room import Room
-from migrator.pager.sink import Sink, SinkOrder, SinkState, Task
+from migrator.pager.sink import Sink, SinkOrder, SinkState
 
 POLL_S = 0.05
 ROOM_POLL_S = 0.01  # 10 GB/s bring in that time what a room is ahead

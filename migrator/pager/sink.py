@@ -12,18 +12,15 @@ What both kinds of sink share is here; `own_sink` and `criu_sink` bring the page
 
 from __future__ import annotations
 
-import array
 import logging
 import os
 import re
 import signal
 import socket
-import struct
 import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -33,14 +30,13 @@ from migrator.model import Pager, Value
 from migrator.pager.greeting import BULK, CRIU, FAULTS, read_greeting
 from migrator.pager.guard import Guard
 from migrator.pager.links import Link, welcome_link
+from migrator.pager.restored import RESTORE_SOCKET, Task, receive_task, restore_listener
 from migrator.peers.identity import Identity, RollFile, check_member
 from migrator.peers.tls import Door, listen
 from migrator.runtime.cgroup import Cgroup
 
 ORDER = "sink.json"
 CONTROL = "sink.sock"
-RESTORE_SOCKET = "lazy-pages.socket"  # LAZY_PAGES_SOCK_NAME, criu/uffd.c
-RESTORE_FINISHED = 0x52535446  # LAZY_PAGES_RESTORE_FINISHED, criu/uffd.c
 LINK_WAIT_S = 10.0
 RESTORED_WAIT_S = 5.0  # from the restore's last word until all of its tasks are taken: milliseconds
 RETRY_S = 0.1
@@ -73,14 +69,6 @@ class SinkState(StrEnum):
     LOST = "lost"  # the tree is frozen; what it lacks will not come
 
 
-@dataclass(frozen=True)
-class Task:
-    """One restored process: its pid and its userfaultfd; a zombie has a negative pid and no descriptor."""
-
-    pid: int
-    userfault: int | None
-
-
 class Sink(ABC):
     """The sink of one migration; commands on `sink.sock`: `brace`, `images`, `go`, `progress`, `give-up`, `end`.
 
@@ -101,7 +89,7 @@ class Sink(ABC):
         self._roll = RollFile(self._pki.parent)
         self.changed = threading.Condition()
         self._control = ControlServer(directory / CONTROL)
-        self._restore = _unix_listener(directory / RESTORE_SOCKET)
+        self._restore = restore_listener(directory / RESTORE_SOCKET)
         self._listener = listen(order.ports)
         self._tree_pid = 0
         self._reason = ""
@@ -162,12 +150,19 @@ class Sink(ABC):
         threading.Thread(target=self._take_calls, name="calls", daemon=True).start()
         threading.Thread(target=self._take_restore, name="restore", daemon=True).start()
         while not self._finished:
-            message = self._control.wait(1.0)
-            if message is not None:
-                self._control.say(self._answer(message))
-            self._cut_removed()
+            try:
+                self._turn()
+            except Exception:  # a mistake of ours must not end who holds the userfaultfds
+                logging.exception("a turn failed")
+                time.sleep(RETRY_S)
         self._control.close()
         return 0
+
+    def _turn(self) -> None:
+        message = self._control.wait(1.0)
+        if message is not None:
+            self._control.say(self._answer(message))
+        self._cut_removed()
 
     def link(self, purpose: str, timeout_s: float = LINK_WAIT_S) -> Link:
         """Return the source's link of this purpose, waiting for its call; raises `ExecutionError`."""
@@ -298,7 +293,7 @@ class Sink(ABC):
         connection, _ = self._restore.accept()
         try:
             with connection:
-                while (task := _receive_task(connection)) is not None:
+                while (task := receive_task(connection)) is not None:
                     self.tasks.append(task)
                     if task.userfault is not None:
                         self.guard.hold(task.userfault)
@@ -372,29 +367,3 @@ class Sink(ABC):
         self.guard.dismiss()
         self.tidy()
         return {"event": "ended"}
-
-
-def _receive_task(connection: socket.socket) -> Task | None:
-    """Read one task from `criu restore`; None when it says that all are sent; raises `ExecutionError`."""
-    head = connection.recv(4, socket.MSG_WAITALL)
-    if len(head) < 4:
-        raise ExecutionError("it hung up before its last word", code="not-restored")
-    if struct.unpack("<I", head)[0] == RESTORE_FINISHED:
-        return None
-    pid = struct.unpack("<i", head)[0]
-    if pid < 0:
-        return Task(pid, None)
-    descriptors = array.array("i")
-    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(descriptors.itemsize))
-    for _level, _kind, data in ancillary:
-        descriptors.frombytes(data[: descriptors.itemsize])
-    return Task(pid, descriptors[0])
-
-
-def _unix_listener(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(1)
-    return listener

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migrator.errors import LifeboatError
-from migrator.pager.sink import RESTORE_FINISHED, RESTORE_SOCKET
+from migrator.pager.restored import RESTORE_FINISHED, RESTORE_SOCKET
 from tests.pure.sink_process import SinkProcess
 
 ZOMBIE = struct.pack("<i", -7)  # a process without memory, and so without a userfaultfd
@@ -69,3 +69,9 @@ def test_a_restore_that_hangs_up_too_early_is_lost(restore: Restore) -> None:
     while restore.event() == "waiting":
         pass
     assert restore.event() == "lost"
+
+
+def test_a_mistake_in_one_turn_does_not_end_who_holds_the_memory(restore: Restore) -> None:
+    with pytest.raises(LifeboatError):
+        restore.sink.control.ask({"do": "images"}, timeout_s=0.5)  # which images?
+    assert restore.event() == "waiting"
