@@ -85,9 +85,13 @@ class SourceRecovery:
 
     def _bring_to_an_end(self, ended: Ended, failed: Failed) -> None:
         self.migration.holding.adopt()
-        if self._entry.decision is None and self._was_down_in_the_freeze and not self._ours(failed):
-            self.migration.company.decide(Decision.COMMIT)
-        if self.migration.company.decide(Decision.ABORT) is Decision.COMMIT:
+        company = self.migration.company
+        if self._entry.migration in company.owed:  # it does not wait for a disk that takes no row
+            self.migration.take_back()
+        undecided = self._entry.decision is None and not company.unwritten
+        if undecided and self._was_down_in_the_freeze and not self._ours(failed):
+            company.decide(Decision.COMMIT)
+        if company.decide(Decision.ABORT) is Decision.COMMIT:
             self.follow(ended)
         else:
             ended(self._revert())

@@ -45,9 +45,14 @@ class Stage(StrEnum):
 class Company:
     """The migrations of one pod, or the one of a lone container; safe to share between threads."""
 
-    def __init__(self, journal: Journal, migrations: Sequence[str]) -> None:
-        """The first of the migrations is the captain's, who does what is done once for all."""
+    def __init__(self, journal: Journal, migrations: Sequence[str], kept: set[Company] | None = None) -> None:
+        """The first of the migrations is the captain's, who does what is done once for all.
+
+        `kept` takes those that know what no journal does, for as long as it does not.
+        """
+        self._kept = set() if kept is None else kept
         self.migrations = tuple(migrations)
+        self.owed: set[str] = set()  # migrations given up without a row whose containers may not run yet
         self.lock = threading.RLock()  # of what only one of them may do at a time
         self._journal = journal
         self._changed = threading.Condition()
@@ -57,6 +62,11 @@ class Company:
         self._troubled: LifeboatError | None = None
         self._committing = False  # whether a `commit` may be on disk
         self._given_up = False  # an `abort` that is on no disk
+
+    @property
+    def unwritten(self) -> bool:
+        """Say whether it was given up, and no journal says so."""
+        return self._given_up
 
     @property
     def alone(self) -> bool:
@@ -126,7 +136,12 @@ class Company:
             if word is Decision.COMMIT and self._given_up:
                 return Decision.ABORT
             self._committing = self._committing or word is Decision.COMMIT
-        return self._journal.decide_all(self.migrations, word)
+        holds = self._journal.decide_all(self.migrations, word)
+        if holds is Decision.ABORT:
+            with self._changed:
+                self._given_up = False  # the journal says it from now on
+                self._kept.discard(self)
+        return holds
 
     def give_up(self) -> Decision:
         """As `decide` with `abort`, which holds even where no row can be written: nobody but us writes `commit`.
@@ -140,6 +155,7 @@ class Company:
                 if self._committing:
                     raise
                 self._given_up = True
+                self._kept.add(self)
             _log.error("it is given back without a row in the journal: %s", error)
             return Decision.ABORT
 
@@ -171,16 +187,20 @@ class Company:
 
 
 class Companies:
-    """The companies of a host, each known as long as somebody works on one of its migrations."""
+    """The companies of a host, each known as long as somebody works on one of its migrations.
+
+    One that was given up without a row is known until there is one, or this daemon ends.
+    """
 
     def __init__(self) -> None:
+        self._kept: set[Company] = set()
         self._known: WeakValueDictionary[tuple[str, ...], Company] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def of(self, journal: Journal, migrations: Sequence[str]) -> Company:
         """Return the company of these migrations."""
         with self._lock:
-            return self._known.setdefault(tuple(migrations), Company(journal, migrations))
+            return self._known.setdefault(tuple(migrations), Company(journal, migrations, self._kept))
 
 
 def run_together(migrations: Sequence[Callable[[], MigrationOutcome]]) -> list[MigrationOutcome]:

@@ -112,7 +112,7 @@ class SourceMigration:
             company=self.company,
         )
         self._frozen_at = 0.0
-        self._taking_back = TakingBack(shared, container, self.company, self.holding)
+        self._taking_back = TakingBack(shared, migration, container, self.company, self.holding)
         self._runs_again_at: float | None = None  # here, after a checkpoint
 
     def run(self) -> MigrationOutcome:
@@ -139,7 +139,8 @@ class SourceMigration:
     def _end_early(self, error: LifeboatError) -> MigrationOutcome:
         """It was not committed: it runs here, or has still to be taken back."""
         if self._taking_back.runs:
-            return self.end(Phase.ABORTED, error, settled=self._taking_back.complete)
+            settled = self._taking_back.complete and not self.company.unwritten  # its target may ask for the row
+            return self.end(Phase.ABORTED, error, settled=settled)
         why = f"{error}; it does not run here yet: {self._taking_back.held_by}"
         return self.end(Phase.LOST, ExecutionError(why, code="not-taken-back"), settled=False)
 
@@ -173,11 +174,15 @@ class SourceMigration:
 
     def revert(self, error: LifeboatError) -> MigrationOutcome:
         """After a restart of the daemon: give the container back; the journal says that it is ours."""
+        self.take_back()
+        self._withdraw()
+        return self.end(Phase.ABORTED, error)
+
+    def take_back(self) -> None:
+        """After its end: do what was not done of giving the container back; raises what keeps it here."""
         self.holding.adopt()
         self._taking_back.owe()
         self._taking_back.do()
-        self._withdraw()
-        return self.end(Phase.ABORTED, error)
 
     def _prepare(self) -> None:
         """Everything that can be done, or found impossible, while the container runs undisturbed."""

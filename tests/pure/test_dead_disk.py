@@ -1,0 +1,188 @@
+"""A disk that takes no row, or hangs: before the commit a container runs on here, after it it is handed over."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from migrator.control import ControlServer, Message
+from migrator.errors import ExecutionError
+from migrator.model import Method, MigrationOutcome, Phase
+from migrator.protocol.journal import Decision, Journal
+from migrator.recovery import outgoing
+from migrator.recovery.outgoing import SourceRecovery
+from migrator.settings import MigratorSettings
+from migrator.shim.order import CONTROL
+from migrator.source import holding
+from migrator.source.departure import Departure
+from migrator.source.holding import ParkedCheckpoint, StoppedContainer
+from tests.pure.cluster import make_cluster
+from tests.pure.test_unforeseen import Failing, begun
+from tests.pure.values import container
+
+END_S = 5.0  # what takes as long has hung
+JOURNAL_FAILS: Message = {"error": "disk I/O error", "code": "journal"}
+SILENT: Message = {"event": "silent"}
+
+
+class Shim:
+    """A parked podman that says what the test wants: before it is asked, and as its answers."""
+
+    def __init__(self, directory: Path, before: list[Message], answers: dict[str, list[Message]]) -> None:
+        directory.mkdir(parents=True)
+        self.heard: list[str] = []
+        self._server = ControlServer(directory / CONTROL)
+        self._before, self._answers = before, answers
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            message = self._server.wait(0.01)
+            while self._server.connected and self._before:
+                self._server.say(self._before.pop(0))
+            if message is not None:
+                self.heard.append(str(message["do"]))
+                for answer in self._answers[self.heard[-1]]:
+                    self._server.say(answer)
+
+    def end(self) -> None:
+        """Hang up."""
+        self._over.set()
+        self._thread.join(END_S)
+        self._server.close()
+
+
+Park = Callable[[list[Message], dict[str, list[Message]]], tuple[ParkedCheckpoint, Shim]]
+
+
+@pytest.fixture
+def park(tmp_path: Path) -> Iterator[Park]:
+    """Return what parks a container whose shim says so."""
+    shims: list[Shim] = []
+
+    def do(before: list[Message], answers: dict[str, list[Message]]) -> tuple[ParkedCheckpoint, Shim]:
+        shared = departure(tmp_path, Journal(tmp_path / "journal.db"))
+        parked = ParkedCheckpoint(shared, "0a0a", container("web"), Method.LAZY)
+        shims.append(Shim(parked.directory, before, answers))
+        parked.adopt()
+        return parked, shims[-1]
+
+    yield do
+    for shim in shims:
+        shim.end()
+
+
+@pytest.fixture
+def let_go(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the scopes whose trees the daemon gives back without their shims; no tree is here after that."""
+    scopes: list[str] = []
+    monkeypatch.setattr(holding, "let_go", lambda scope, _: scopes.append(scope))
+    monkeypatch.setattr(ParkedCheckpoint, "_seek", lambda _: None)
+    return scopes
+
+
+def departure(place: Path, journal: Journal) -> Departure:
+    """Return what the migrations of a test share."""
+    return Departure("alpha", MigratorSettings(), place, place, place, journal)
+
+
+@pytest.mark.parametrize(
+    ("answer", "by_shim"), [(JOURNAL_FAILS, False), ({"event": "aborted"}, True)], ids=["refused", "done"]
+)
+def test_what_the_shim_said_before_is_not_its_answer(
+    park: Park, let_go: list[str], answer: Message, *, by_shim: bool
+) -> None:
+    parked, shim = park([SILENT], {"abort": [answer]})
+    began_at = time.monotonic()
+    parked.give_back()
+    assert (shim.heard, let_go) == (["abort"], [] if by_shim else ["lifeboat-source-0a0a"])
+    assert time.monotonic() - began_at < END_S
+
+
+def test_a_resume_is_no_abort(park: Park, let_go: list[str]) -> None:
+    parked, _ = park([SILENT, {"event": "aborted"}], {"resume": [{"event": "resumed"}]})
+    parked.resume()
+    assert let_go == []
+
+
+def test_a_shim_is_not_asked_for_what_it_may_not_do(park: Park, let_go: list[str]) -> None:
+    parked, shim = park([], {"abort": []})  # its disk hangs
+    parked.give_back_unwritten()
+    assert (shim.heard, let_go) == ([], ["lifeboat-source-0a0a"])
+
+
+class Disk:
+    """The decisions of a journal, while its disk takes none."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.dead = True
+        self._decide = journal.decide_all
+        setattr(journal, "decide_all", self.decide_all)  # noqa: B010  a method
+        self.tried = 0
+
+    def decide_all(self, migrations: tuple[str, ...], word: Decision) -> Decision:
+        """See `Journal.decide_all`."""
+        self.tried += 1
+        if self.dead:
+            raise ExecutionError("disk I/O error", code="journal", temporary=True)
+        return self._decide(migrations, word)
+
+
+class InFreeze(Failing):
+    """One whose disk dies when it stands still."""
+
+    def _freeze_and_restore(self) -> None:
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
+        raise ExecutionError("disk I/O error", code="journal")
+
+
+def test_what_was_given_up_without_a_row_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its container is given back as soon as that can be done, though the disk takes no row; once."""
+    alpha, _ = make_cluster(tmp_path / "etc", "alpha", "beta")
+    journal = Journal(tmp_path / "journal.db")
+    migration = begun(InFreeze, tmp_path, journal, "")
+    shared, disk, deeds = migration._shared, Disk(journal), list[str]()
+    failing = iter([ExecutionError("it stands frozen here", code="still-frozen")])
+
+    def give_back(_: object) -> None:
+        for error in failing:
+            raise error
+        deeds.append("unwritten" if disk.dead else "written")
+
+    monkeypatch.setattr(StoppedContainer, "give_back", give_back)
+    assert migration.run().error_code == "not-taken-back"
+    del migration
+    gc.collect()
+    (entry,) = journal.entries(unfinished=True)
+    looks = iter([*[True] * 3, False])
+
+    def sleep(_: float) -> None:
+        disk.dead = next(looks)
+
+    monkeypatch.setattr(outgoing, "time", SimpleNamespace(sleep=sleep))
+    outcomes: list[MigrationOutcome] = []
+    recovery = SourceRecovery(shared, entry, alpha)
+    recovery.run(outcomes.append, lambda _: None)
+    assert deeds == ["unwritten", "written"]
+    assert [outcome.phase for outcome in outcomes] == [Phase.ABORTED]
+    assert journal.decision("0a0a") is Decision.ABORT
+    assert not shared.companies._kept, "nobody has to remember it any more"
+
+
+def test_what_runs_again_without_a_row_is_not_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its target asks for the row; so somebody has to write it."""
+    journal = Journal(tmp_path / "journal.db")
+    monkeypatch.setattr(StoppedContainer, "give_back", lambda _: None)
+    migration = begun(InFreeze, tmp_path, journal, "")
+    Disk(journal)
+    assert migration.run().phase is Phase.ABORTED
+    assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"]
