@@ -59,6 +59,7 @@ class SourceRecovery:
             method=self.journey.method,
             observe=lambda _: None,
             company=self.journey.company,
+            epoch=self.journey.epoch,
         )
 
     def run(self, ended: Ended, failed: Failed) -> None:
@@ -85,6 +86,9 @@ class SourceRecovery:
 
     def _bring_to_an_end(self, ended: Ended, failed: Failed) -> None:
         self.migration.holding.adopt()
+        if self._entry.decision is Decision.COMMIT:  # nothing is to be written, and the target may not know it
+            self.follow(ended)
+            return
         company = self.migration.company
         if self._entry.migration in company.owed:  # it does not wait for a disk that takes no row
             self.migration.take_back()

@@ -61,6 +61,7 @@ class Company:
         self._provided: set[str] = set()
         self._troubled: LifeboatError | None = None
         self._committing = False  # whether a `commit` may be on disk
+        self._committed = False  # whether it is; nothing changes that
         self._given_up = False  # an `abort` that is on no disk
 
     @property
@@ -133,14 +134,16 @@ class Company:
     def decide(self, word: Decision) -> Decision:
         """Write one decision for all, unless there is one; return what holds, on disk."""
         with self._changed:
+            if self._committed:
+                return Decision.COMMIT
             if word is Decision.COMMIT and self._given_up:
                 return Decision.ABORT
             self._committing = self._committing or word is Decision.COMMIT
         holds = self._journal.decide_all(self.migrations, word)
-        if holds is Decision.ABORT:
-            with self._changed:
-                self._given_up = False  # the journal says it from now on
-                self._kept.discard(self)
+        with self._changed:
+            self._committed = self._committed or holds is Decision.COMMIT
+            self._given_up = False  # the journal says it from now on
+            self._kept.discard(self)
         return holds
 
     def give_up(self) -> Decision:

@@ -78,10 +78,11 @@ class SourceMigration:
         place: Place | None = None,
         asked_at: float | None = None,
         company: Sequence[str] = (),
+        epoch: int | None = None,
     ) -> None:
         """`asked_at` (Unix seconds) is when somebody asked for it: to look at the container is preparation, too.
 
-        `company` are the migrations of all members of its pod.
+        `company` are the migrations of all members of its pod; `epoch` is that of one that was begun before.
         """
         self._shared = shared
         self._asked_at = asked_at
@@ -96,7 +97,7 @@ class SourceMigration:
         self._container = container
         self._target = target
         self._method = method
-        self._epoch = shared.journal.epoch(container.id) + 1
+        self._epoch = epoch if epoch is not None else shared.journal.epoch(container.id) + 1
         self._timeline = Timeline(shared.journal, migration, container.name, observe)
         self._undo = ExitStack()
         self._copied: dict[str, Snapshot] = {}
@@ -110,6 +111,7 @@ class SourceMigration:
             holding=self.holding,
             timeline=self._timeline,
             company=self.company,
+            epoch=self._epoch,
         )
         self._frozen_at = 0.0
         self._taking_back = TakingBack(shared, migration, container, self.company, self.holding)
@@ -163,8 +165,8 @@ class SourceMigration:
 
     def _after_commit(self) -> MigrationOutcome:
         try:
-            self._shared.journal.learn_epoch(self._container.id, self._epoch)
-            self.handover.tell()
+            self.handover.tell()  # before all else: it runs nowhere until then
+            self.handover.try_to_learn_epoch()
             self._freeze_turn.close()
             self.handover.run()
         except Exception as error:  # noqa: BLE001  it goes on when it is looked after further

@@ -8,22 +8,30 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from migrator.control import ControlServer, Message
 from migrator.errors import ExecutionError
 from migrator.model import Method, MigrationOutcome, Phase
-from migrator.protocol.journal import Decision, Journal
+from migrator.peers.membership import PeerDirectory
+from migrator.protocol.journal import Decision, Journal, Side
+from migrator.protocol.messages import Report, Standing
 from migrator.recovery import outgoing
+from migrator.recovery.by_hand import Settlement
 from migrator.recovery.outgoing import SourceRecovery
+from migrator.recovery.revival import Revival
+from migrator.runtime import podman, tombstone
 from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
-from migrator.source import holding
+from migrator.source import handover, holding
 from migrator.source.departure import Departure
 from migrator.source.holding import ParkedCheckpoint, StoppedContainer
+from migrator.source.migration import Journey
+from migrator.target.reception import Reception
 from tests.pure.cluster import make_cluster
-from tests.pure.test_unforeseen import Failing, begun
+from tests.pure.test_unforeseen import Failing, begun, made
 from tests.pure.values import container
 
 END_S = 5.0  # what takes as long has hung
@@ -186,3 +194,108 @@ def test_what_runs_again_without_a_row_is_not_settled(tmp_path: Path, monkeypatc
     Disk(journal)
     assert migration.run().phase is Phase.ABORTED
     assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"]
+
+
+def refuse(*_: object, **__: object) -> None:
+    """Be a disk that takes nothing."""
+    raise ExecutionError("disk I/O error", code="journal", temporary=True)
+
+
+class Committed(Failing):
+    """One whose disk takes the commit, and then no row of the kind that the test says; a target hears of it."""
+
+    told = False
+
+    def _tell(self) -> None:
+        self.told = True
+
+    def _commit(self) -> None:
+        self.handover.tell = self._tell  # type: ignore[method-assign]
+        self.handover.run = lambda: None  # type: ignore[method-assign]
+        self._undo.pop_all()
+        self.company.decide(Decision.COMMIT)
+        setattr(self._shared.journal, self.where, refuse)
+        if self.where == "decide_all":
+            raise OSError("no file descriptor")
+
+
+@pytest.mark.parametrize("word", ["learn_epoch", "decide_all"])
+def test_a_commit_that_is_on_disk_is_told_whatever_the_disk_does_then(tmp_path: Path, word: str) -> None:
+    migration = made(Committed, tmp_path, Journal(tmp_path / "journal.db"))
+    migration.where = word
+    assert migration.run().phase is Phase.DONE
+    assert migration.told
+
+
+def committed(place: Path, monkeypatch: pytest.MonkeyPatch) -> SourceRecovery:
+    """Return a migration that an earlier daemon committed, and of which it wrote nothing more."""
+    alpha, _ = make_cluster(place / "etc", "alpha", "beta")
+    journal = Journal(place / "journal.db")
+    journal.learn_epoch("web", 2)
+    journey = Journey(container=container("web"), target="beta", method=Method.COLD, epoch=3)
+    journal.begin("0a0a", Side.SOURCE, "web", journey.model_dump_json())
+    journal.decide("0a0a", Decision.COMMIT)
+    (entry,) = journal.entries()
+    for word in ("leave", "lift"):
+        monkeypatch.setattr(tombstone, word, lambda *_: None)
+    monkeypatch.setattr(podman, "remove_container", lambda _: None)
+    monkeypatch.setattr(podman, "has_container", lambda _: False)
+    monkeypatch.setattr(handover, "POLL_S", 0.01)
+    monkeypatch.setattr(outgoing, "AGAIN_S", 0.01)
+    return SourceRecovery(departure(place, journal), entry, alpha)
+
+
+class Drained:
+    """A target that needs nothing more."""
+
+    name = "beta"
+
+    def call(self, *_: object, **__: object) -> Report:
+        """See `PeerClient.call`."""
+        return Report(migration="0a0a", standing=Standing.DRAINED)
+
+
+def test_a_committed_one_is_followed_while_the_disk_takes_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recovery = committed(tmp_path, monkeypatch)
+    followed: list[bool] = []
+    journal = recovery._shared.journal
+    monkeypatch.setattr(journal, "decide_all", refuse)
+    monkeypatch.setattr(recovery.migration.handover, "follow", lambda _: followed.append(True))
+    recovery.run(lambda _: None, pytest.fail)
+    assert followed == [True]
+
+
+def test_nothing_is_released_before_its_epoch_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it was lost for ever, with the migration."""
+    recovery = committed(tmp_path, monkeypatch)
+    journal, deeds = recovery._shared.journal, list[str]()
+    monkeypatch.setattr(recovery.migration.handover, "_target", Drained())
+    monkeypatch.setattr(StoppedContainer, "release", lambda _: deeds.append("released"))
+    learn, failing = journal.learn_epoch, iter([True])
+
+    def learn_later(name: str, epoch: int) -> None:
+        for _ in failing:
+            refuse()
+        deeds.append("learned")
+        learn(name, epoch)
+
+    monkeypatch.setattr(journal, "learn_epoch", learn_later)
+    outcomes: list[MigrationOutcome] = []
+    recovery.run(outcomes.append, pytest.fail)
+    assert (deeds, journal.epoch("web")) == (["learned", "released"], 3)
+    assert [(outcome.phase, outcome.error_code) for outcome in outcomes] == [
+        (Phase.LOST, "journal"),
+        (Phase.DONE, ""),
+    ]
+
+
+def test_what_a_human_throws_away_leaves_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = committed(tmp_path, monkeypatch)
+    shared = recovery._shared
+    settlement = Settlement(
+        shared, cast(PeerDirectory, None), cast(Callable[[str], Reception], None), cast(Revival, None)
+    )
+    settlement._throw_away(recovery)
+    assert shared.journal.epoch("web") == 3
