@@ -90,7 +90,7 @@ class SourceRecovery:
             self.follow(ended)
             return
         company = self.migration.company
-        if self._entry.migration in company.owed:  # it does not wait for a disk that takes no row
+        if company.unwritten and self._entry.migration in company.owed:  # it does not wait for the disk
             self.migration.take_back()
         undecided = self._entry.decision is None and not company.unwritten
         if undecided and self._was_down_in_the_freeze and not self._ours(failed):

@@ -45,6 +45,7 @@ from migrator.storage.volumes import trees
 CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
 LOOK_S = 0.1  # how soon it is noticed that what holds a frozen container has died
+ROW_WAIT_S = 2.0  # after the restore; a disk that takes longer would hold up the commit, which nobody can take back
 STALE_S = 5.0  # files copied longer ago than this are compared once more before the freeze has to
 
 Result = TypeVar("Result")
@@ -289,7 +290,7 @@ class SourceMigration:
             self.company.meet(Stage.COPIED, self.id, self._look)  # what is shared must be there before any runs
             path = f"/v1/migrations/{self.id}/restore"
             self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
-            journalled.result()
+            self._wait_for(journalled, ROW_WAIT_S)
             self.holding.check_silent()
             self.company.meet(Stage.RESTORED, self.id, self._look)
         workers.shutdown()
@@ -328,13 +329,16 @@ class SourceMigration:
         self._reach.check()
         self.company.check()
 
-    def _wait_for(self, work: Future[Result]) -> Result:
+    def _wait_for(self, work: Future[Result], limit_s: float = float("inf")) -> Result:
         """Wait while it stands still, but not for a peer out of reach, nor when what holds it here has died.
 
-        Then it has to be given back at once; what still works for it ends by itself.
+        Then it has to be given back at once; what still works for it ends by itself. `limit_s` is for a row.
         """
+        deadline = time.monotonic() + limit_s
         while wait([work], timeout=LOOK_S).not_done:
             self._look()
+            if time.monotonic() > deadline:
+                raise ExecutionError(f"the disk took no row for {limit_s:g} s", code="journal", temporary=True)
         return work.result()
 
     def _finish(self, copies: list[Future[bool]]) -> None:

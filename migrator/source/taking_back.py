@@ -37,6 +37,7 @@ class TakingBack:
     def owe(self) -> None:
         """From here on it has to be taken back before its migration is settled."""
         self.runs = self.complete = False
+        self._company.owed.add(self._id)
 
     def attempt(self) -> None:
         """As `do`, but raises nothing."""
@@ -56,7 +57,6 @@ class TakingBack:
         if self._company.give_up() is Decision.COMMIT:
             return
         if self._company.unwritten:
-            self._company.owed.add(self._id)
             self._holding.give_back_unwritten()
         else:
             self._holding.give_back()

@@ -6,16 +6,21 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from migrator.control import ControlServer, Message
-from migrator.errors import ExecutionError
+from migrator.errors import ExecutionError, JournalBusyError
 from migrator.model import Method, MigrationOutcome, Phase
+from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
+from migrator.peers.reach import Reach
+from migrator.protocol import journal as journal_module
 from migrator.protocol.journal import Decision, Journal, Side
 from migrator.protocol.messages import Report, Standing
 from migrator.recovery import outgoing
@@ -25,10 +30,12 @@ from migrator.recovery.revival import Revival
 from migrator.runtime import podman, tombstone
 from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
+from migrator.source import company as company_module
 from migrator.source import handover, holding
+from migrator.source.company import Company
 from migrator.source.departure import Departure
 from migrator.source.holding import ParkedCheckpoint, StoppedContainer
-from migrator.source.migration import Journey
+from migrator.source.migration import Journey, SourceMigration
 from migrator.target.reception import Reception
 from tests.pure.cluster import make_cluster
 from tests.pure.test_unforeseen import Failing, begun, made
@@ -299,3 +306,150 @@ def test_what_a_human_throws_away_leaves_its_epoch(tmp_path: Path, monkeypatch: 
     )
     settlement._throw_away(recovery)
     assert shared.journal.epoch("web") == 3
+
+
+@contextmanager
+def hanging(journal: Journal) -> Iterator[None]:
+    """Let a thread have the journal, as one does whose disk hangs."""
+    had, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with journal._lock:
+            had.set()
+            over.wait(4 * END_S)
+
+    thread = threading.Thread(target=hang, daemon=True)
+    thread.start()
+    had.wait(END_S)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(END_S)
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """Begin a piece of work."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+class Restoring:
+    """A target that restores at once."""
+
+    name = "beta"
+
+    def call(self, *_: object, **__: object) -> Report:
+        """See `PeerClient.call`."""
+        return Report(migration="0a0a", standing=Standing.RESTORED)
+
+
+class Reached(nullcontext[None]):
+    """It can be reached."""
+
+    def check(self) -> None:
+        """See `Reach`."""
+
+
+class Hangs(Failing):
+    """One whose disk hangs from the freeze on, or from the commit on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reach = cast(Reach, Reached())
+        self._target = cast(PeerClient, Restoring())
+        self.disk = ExitStack()
+
+    def _hang(self) -> None:
+        self.disk.enter_context(hanging(self._shared.journal))
+
+    def _prepare(self) -> None:
+        self._taking_back.owe()
+        self._undo.callback(self._taking_back.attempt)
+
+    def _freeze(self) -> tuple[ThreadPoolExecutor, list[Future[bool]]]:
+        if self.where == "freeze":
+            self._hang()
+        return ThreadPoolExecutor(2), []
+
+    def _freeze_and_restore(self) -> None:
+        SourceMigration._freeze_and_restore(self)
+
+    def _commit(self) -> None:
+        self._hang()
+        SourceMigration._commit(self)
+
+
+@pytest.mark.parametrize("where", ["freeze", "commit"])
+def test_a_disk_that_hangs_before_the_commit_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    back = threading.Event()
+    monkeypatch.setattr(StoppedContainer, "check_silent", lambda _: None)
+    monkeypatch.setattr(StoppedContainer, "give_back", lambda _: back.set())
+    monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.5)
+    migration = made(Hangs, tmp_path, Journal(tmp_path / "journal.db"))
+    migration.where = where
+    outcomes: list[MigrationOutcome] = []
+    with migration.disk:
+        thread = in_thread(lambda: outcomes.append(migration.run()))
+        assert back.wait(END_S), "it stands frozen for a disk"
+        thread.join(END_S)
+    assert [outcome.phase for outcome in outcomes] == [Phase.ABORTED]
+    assert migration.company.decide(Decision.COMMIT) is Decision.ABORT
+
+
+def test_a_journal_that_is_not_had_in_time_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 0.05)
+    journal = Journal(tmp_path / "journal.db")
+    with hanging(journal), pytest.raises(JournalBusyError) as busy:
+        journal.learn_epoch("web", 7)
+    assert (busy.value.code, busy.value.temporary, journal.epoch("web")) == ("journal", True, 0)
+    journal.learn_epoch("web", 7)
+    assert journal.epoch("web") == 7
+
+
+def test_a_commit_that_a_disk_has_begun_to_write_is_never_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a pod waits for the disk that hangs, another one for the journal: nobody gives anything back."""
+    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.05)
+    monkeypatch.setattr(company_module, "ABORT_WAIT_S", 0.1)
+    journal = Journal(tmp_path / "journal.db")
+    company, begun_to, over = Company(journal, ("one", "two")), threading.Event(), threading.Event()
+    first_word = journal_module._word
+
+    def word(*args: Any) -> str:
+        begun_to.set()
+        over.wait(END_S)
+        return first_word(*args)
+
+    monkeypatch.setattr(journal_module, "_word", word)
+    thread = in_thread(lambda: company.decide(Decision.COMMIT))
+    assert begun_to.wait(END_S)
+    with pytest.raises(JournalBusyError):
+        company.decide(Decision.COMMIT)
+    with pytest.raises(ExecutionError):
+        company.give_up()
+    assert not company.unwritten
+    over.set()
+    thread.join(END_S)
+    assert company.give_up() is Decision.COMMIT
+
+
+def test_who_could_not_give_up_for_another_one_s_commit_is_taken_back_when_that_was_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.05)
+    monkeypatch.setattr(company_module, "ABORT_WAIT_S", 0.1)
+    journal = Journal(tmp_path / "journal.db")
+    company = Company(journal, ("one", "two"))
+    company._commits = 1  # the other one's, that waits for the journal
+    with hanging(journal):
+        with pytest.raises(ExecutionError):
+            company.give_up()
+        company._commits = 0
+        assert company.give_up() is Decision.ABORT
+    assert company.unwritten
