@@ -120,10 +120,10 @@ class SourceMigration:
 
     def run(self) -> MigrationOutcome:
         """Move the container; the outcome tells how it ended, an exception never does."""
-        self._begin()
         with self._turn:
             try:
                 with self._undo, self.company.marching(self._container.name):
+                    self._begin()
                     self._prepare()
                     self._wait_for_freeze()
                     self._freeze_and_restore()

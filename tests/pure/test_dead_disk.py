@@ -32,13 +32,13 @@ from migrator.settings import MigratorSettings
 from migrator.shim.order import CONTROL
 from migrator.source import company as company_module
 from migrator.source import handover, holding
-from migrator.source.company import Company
+from migrator.source.company import Company, run_together
 from migrator.source.departure import Departure
 from migrator.source.holding import ParkedCheckpoint, StoppedContainer
 from migrator.source.migration import Journey, SourceMigration
 from migrator.target.reception import Reception
 from tests.pure.cluster import make_cluster
-from tests.pure.test_unforeseen import Failing, begun, made
+from tests.pure.test_unforeseen import Beta, Failing, begun, made
 from tests.pure.values import container
 
 END_S = 5.0  # what takes as long has hung
@@ -453,3 +453,44 @@ def test_who_could_not_give_up_for_another_one_s_commit_is_taken_back_when_that_
         company._commits = 0
         assert company.give_up() is Decision.ABORT
     assert company.unwritten
+
+
+class Member(SourceMigration):
+    """A member of a pod that is ready for its place."""
+
+    def _prepare(self) -> None:
+        self._wait_for_place()
+
+
+def test_a_member_that_is_not_even_begun_lets_no_other_wait(tmp_path: Path) -> None:
+    """The others would hold their claims, and a place in line, for ever."""
+    journal = Journal(tmp_path / "journal.db")
+    shared, begin = departure(tmp_path, journal), journal.begin
+    together = {"0a0a": "web", "0b0b": "talker"}
+
+    def begin_one(migration: str, *words: Any) -> None:
+        if migration == "0b0b":
+            refuse()
+        begin(migration, *words)
+
+    setattr(journal, "begin", begin_one)  # noqa: B010  a method
+    members = [
+        Member(
+            shared,
+            migration=migration,
+            container=container(name),
+            target=cast(PeerClient, Beta()),
+            method=Method.COLD,
+            observe=lambda _: None,
+            company=tuple(together),
+        )
+        for migration, name in together.items()
+    ]
+    for member in members:  # what else it asks while it waits
+        member._go_on = member.company.check  # type: ignore[method-assign]
+    outcomes: list[MigrationOutcome] = []
+    thread = in_thread(lambda: outcomes.extend(run_together([member.run for member in members])))
+    thread.join(END_S)
+    assert not thread.is_alive()
+    assert [(outcome.phase, outcome.error_code) for outcome in outcomes] == [(Phase.ABORTED, "journal")] * 2
+    assert "talker of its pod stays" in outcomes[0].error
