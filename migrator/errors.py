@@ -5,6 +5,7 @@
     ├── PrerequisiteError         found while nothing was disturbed; the container runs on the source
     ├── ExecutionError            a step failed while it was being done
     │   ├── CommandError          an external program failed, hung or was missing
+    │   ├── JournalBusyError      nothing was written, for another thread waits for the journal's disk
     │   └── PeerError             another host refused, failed or could not be reached
     │       └── NotAllowedError   who asks may not: a stranger, a removed host, somebody else's migration
     └── CallAHumanError           a container may be on both hosts or on neither: nothing is done by itself
@@ -60,6 +61,10 @@ class ExecutionError(LifeboatError):
 
 class CommandError(ExecutionError):
     """An external program failed, hung or was missing."""
+
+
+class JournalBusyError(ExecutionError):
+    """The journal was not had in time; so nothing of what was to be written is on disk, nor ever will be."""
 
 
 class PeerError(ExecutionError):

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from migrator import terms
-from migrator.errors import ExecutionError
+from migrator.errors import ExecutionError, JournalBusyError
 from migrator.model import MigrationEvent, MigrationOutcome, Phase
 
 SCHEMA = """
@@ -34,6 +34,19 @@ CREATE TABLE IF NOT EXISTS decision (
     migration TEXT PRIMARY KEY, word TEXT NOT NULL CHECK (word IN ('commit', 'abort')), at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS fate (migration TEXT PRIMARY KEY, word TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS ownership (container TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
+"""
+
+LOCK_WAIT_S = 10.0
+"""How long a thread waits for another one's row: as long as SQLite waits for another process.
+
+Sick disks need seconds for a row, and hosts with such disks are the ones to be emptied.
+"""
+
+DECISION_WAIT_S = 2.0
+"""The same for a decision, for a container stands frozen meanwhile.
+
+A row takes a slow disk some 50 ms, and those that other migrations write at the same time are through by then.
+A write that has begun is never cut short.
 """
 
 Side = terms.Side
@@ -106,8 +119,11 @@ class Journal:
         return Decision(self._first("decision", migration, word))
 
     def decide_all(self, migrations: Sequence[str], word: Decision) -> Decision:
-        """Write one decision for all of a pod, or none: a word that any of them has holds for all. On disk."""
-        return Decision(self._first_of_all("decision", migrations, word))
+        """Write one decision for all of a pod, or none: a word that any of them has holds for all. On disk.
+
+        Raises `JournalBusyError` when nothing was written, nor will be; after any other error nobody knows.
+        """
+        return Decision(self._first_of_all("decision", migrations, word, DECISION_WAIT_S))
 
     def decision(self, migration: str) -> Decision | None:
         """Return the decision that holds, None while there is none."""
@@ -198,9 +214,9 @@ class Journal:
             database.execute(insert, (migration, word, time.time()))
             return _word(database, table, migration)
 
-    def _first_of_all(self, table: str, migrations: Sequence[str], word: str) -> str:
+    def _first_of_all(self, table: str, migrations: Sequence[str], word: str, wait_s: float | None = None) -> str:
         """Insert one word for all of them, in one transaction: the first that any has, or else this one."""
-        with self._transaction() as database:
+        with self._transaction(wait_s) as database:
             database.execute("BEGIN IMMEDIATE")  # or another process could write between the look and the words
             holds = one_word([_word(database, table, item) for item in migrations], word)
             insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608  no input in it
@@ -227,18 +243,24 @@ class Journal:
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                with closing(sqlite3.connect(self._path, timeout=10)) as database:
-                    database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("PRAGMA synchronous = FULL")
-                    with database:
-                        yield database
-            except sqlite3.Error as error:
-                raise ExecutionError(
-                    f"the journal {self._path} cannot be used: {error}", code="journal", temporary=True
-                ) from error
+    def _transaction(self, wait_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Have the journal within `wait_s` seconds (`LOCK_WAIT_S`), or raise `JournalBusyError`."""
+        wait_s = LOCK_WAIT_S if wait_s is None else wait_s
+        if not self._lock.acquire(timeout=wait_s):
+            why = f"the journal {self._path} is not free after {wait_s:g} s: its disk hangs"
+            raise JournalBusyError(why, code="journal", temporary=True)
+        try:
+            with closing(sqlite3.connect(self._path, timeout=10)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                with database:
+                    yield database
+        except sqlite3.Error as error:
+            raise ExecutionError(
+                f"the journal {self._path} cannot be used: {error}", code="journal", temporary=True
+            ) from error
+        finally:
+            self._lock.release()
 
 
 def one_word(words: Sequence[str | None], wanted: str) -> str:

@@ -154,6 +154,7 @@ class Settlement:
 
     def _throw_away(self, recovery: SourceRecovery) -> MigrationOutcome:
         container = recovery.journey.container
+        self._shared.journal.learn_epoch(container.id, recovery.journey.epoch)
         tombstone.leave(self._shared.state, container, recovery.journey.target, recovery.migration.id)
         recovery.migration.holding.adopt()
         recovery.migration.holding.release()

@@ -2,8 +2,9 @@
 
 A source that is alive brings its migrations to an end. When it is silent, what may be done here follows from
 what was journalled: before the restore the container cannot have been committed, so it may be cleared away;
-a restored one only waits, however long, for the source's decision; a committed one is ours. A committed one whose
-memory will not come falls back as its setting or label says. What follows from what is in migrator.protocol.steps.
+a restored one only waits, however long, for the source's decision, and a human hears of it; a committed one is
+ours. A committed one whose memory will not come falls back as its setting or label says. What follows from what is
+in migrator.protocol.steps.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Caretaker:
         self._hall = hall
         self._tell = tell
         self._told: set[str] = set()
+        self._silent_since: dict[str, float] = {}  # restored ones that nobody decides, by time.monotonic()
+        self._told_of_silence: set[str] = set()
         self._peers = peers
         self._receptions = receptions
         self._forget = forget
@@ -86,6 +89,7 @@ class Caretaker:
         quiet_s, migration = reception.quiet_s, reception.proposal.migration
         reception.record.finish()
         if reception.ended:
+            self._silent_since.pop(migration, None)
             if quiet_s > FORGET_S:
                 self._forget(migration)
             return
@@ -107,7 +111,26 @@ class Caretaker:
             opened=reception.may_have_spoken,
             durable=reception.record.was_written,
         )
+        if report.standing is Standing.RESTORED and step is Step.WAIT:
+            self._mind_silence(reception, silent=told is None)
         self._take(step, reception, report.reason, told)
+
+    def _mind_silence(self, reception: Reception, *, silent: bool) -> None:
+        """A restored tree waits for its source, however long; a human hears once of each silence that lasts."""
+        proposal, migration = reception.proposal, reception.proposal.migration
+        if not silent:
+            self._silent_since.pop(migration, None)
+            self._told_of_silence.discard(migration)
+            return
+        now = time.monotonic()
+        silent_s = min(reception.quiet_s, now - self._silent_since.setdefault(migration, now))
+        if silent_s < self._hall.settings.reconnect_limit_s or migration in self._told_of_silence:
+            return
+        self._told_of_silence.add(migration)
+        why = f"it is restored here, but {proposal.source} does not answer, which alone knows whose it is; it waits"
+        recover = f"lifeboat recover {migration} --resume-here --source-is-dead"
+        hint = f"when {proposal.source} is dead for sure: {recover}"
+        self._tell(reception.record.outcome(Phase.LOST, f"{why} ({hint})"))
 
     def _take(self, step: Step, reception: Reception, reason: str, told: DecisionTold | None) -> None:
         if step is not Step.WAIT:

@@ -59,6 +59,7 @@ class SourceRecovery:
             method=self.journey.method,
             observe=lambda _: None,
             company=self.journey.company,
+            epoch=self.journey.epoch,
         )
 
     def run(self, ended: Ended, failed: Failed) -> None:
@@ -85,9 +86,16 @@ class SourceRecovery:
 
     def _bring_to_an_end(self, ended: Ended, failed: Failed) -> None:
         self.migration.holding.adopt()
-        if self._entry.decision is None and self._was_down_in_the_freeze and not self._ours(failed):
-            self.migration.company.decide(Decision.COMMIT)
-        if self.migration.company.decide(Decision.ABORT) is Decision.COMMIT:
+        if self._entry.decision is Decision.COMMIT:  # nothing is to be written, and the target may not know it
+            self.follow(ended)
+            return
+        company = self.migration.company
+        if company.unwritten and self._entry.migration in company.owed:  # it does not wait for the disk
+            self.migration.take_back()
+        undecided = self._entry.decision is None and not company.unwritten
+        if undecided and self._was_down_in_the_freeze and not self._ours(failed):
+            company.decide(Decision.COMMIT)
+        if company.decide(Decision.ABORT) is Decision.COMMIT:
             self.follow(ended)
         else:
             ended(self._revert())

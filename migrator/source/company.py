@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from migrator.errors import ExecutionError, LifeboatError
+from migrator.errors import ExecutionError, JournalBusyError, LifeboatError
 from migrator.model import MigrationOutcome, PodFacts
 from migrator.protocol.journal import Decision, Fate, Journal
 from migrator.protocol.steps import may_release
@@ -27,6 +28,11 @@ from migrator.runtime.pods import has_pod, remove_pod
 _log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # how soon one who waits notices that something has died
+ABORT_WAIT_S = 0.5
+"""How long a container stands frozen for the row `abort`, which does no harm when it comes later.
+
+It has to run 2 s after the failure, and to let go of it may take another second (`migrator.runtime.frozen`).
+"""
 
 Look = Callable[[], object]
 
@@ -45,9 +51,14 @@ class Stage(StrEnum):
 class Company:
     """The migrations of one pod, or the one of a lone container; safe to share between threads."""
 
-    def __init__(self, journal: Journal, migrations: Sequence[str]) -> None:
-        """The first of the migrations is the captain's, who does what is done once for all."""
+    def __init__(self, journal: Journal, migrations: Sequence[str], kept: set[Company] | None = None) -> None:
+        """The first of the migrations is the captain's, who does what is done once for all.
+
+        `kept` takes those that know what no journal does, for as long as it does not.
+        """
+        self._kept = set() if kept is None else kept
         self.migrations = tuple(migrations)
+        self.owed: set[str] = set()  # migrations whose containers were parked and are not all they were again
         self.lock = threading.RLock()  # of what only one of them may do at a time
         self._journal = journal
         self._changed = threading.Condition()
@@ -55,8 +66,14 @@ class Company:
         self._failed: LifeboatError | None = None
         self._provided: set[str] = set()
         self._troubled: LifeboatError | None = None
-        self._committing = False  # whether a `commit` may be on disk
+        self._commits = 0  # that were tried: each may be on disk
+        self._committed = False  # whether it is; nothing changes that
         self._given_up = False  # an `abort` that is on no disk
+
+    @property
+    def unwritten(self) -> bool:
+        """Say whether it was given up, and no journal says so."""
+        return self._given_up
 
     @property
     def alone(self) -> bool:
@@ -123,10 +140,22 @@ class Company:
     def decide(self, word: Decision) -> Decision:
         """Write one decision for all, unless there is one; return what holds, on disk."""
         with self._changed:
+            if self._committed:
+                return Decision.COMMIT
             if word is Decision.COMMIT and self._given_up:
                 return Decision.ABORT
-            self._committing = self._committing or word is Decision.COMMIT
-        return self._journal.decide_all(self.migrations, word)
+            self._commits += word is Decision.COMMIT
+        try:
+            holds = self._journal.decide_all(self.migrations, word)
+        except JournalBusyError:  # this one is not on disk
+            with self._changed:
+                self._commits -= word is Decision.COMMIT
+            raise
+        with self._changed:
+            self._committed = self._committed or holds is Decision.COMMIT
+            self._given_up = False  # the journal says it from now on
+            self._kept.discard(self)
+        return holds
 
     def give_up(self) -> Decision:
         """As `decide` with `abort`, which holds even where no row can be written: nobody but us writes `commit`.
@@ -134,14 +163,32 @@ class Company:
         Raises `LifeboatError` when that was tried: then it may be on disk, and nobody knows before it can be read.
         """
         try:
-            return self.decide(Decision.ABORT)
+            return self._abort_soon()
         except LifeboatError as error:
             with self._changed:
-                if self._committing:
+                if self._commits:
                     raise
                 self._given_up = True
+                self._kept.add(self)
             _log.error("it is given back without a row in the journal: %s", error)
             return Decision.ABORT
+
+    def _abort_soon(self) -> Decision:
+        """As `decide` with `abort`; raises `ExecutionError` when it is not on disk soon. Later it may be."""
+        done: Future[Decision] = Future()
+
+        def write() -> None:
+            try:
+                done.set_result(self.decide(Decision.ABORT))
+            except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
+                done.set_exception(error)
+
+        threading.Thread(target=write, name="abort", daemon=True).start()
+        try:
+            return done.result(ABORT_WAIT_S)
+        except FutureTimeoutError as error:
+            why = f"the journal took no row within {ABORT_WAIT_S:g} s"
+            raise ExecutionError(why, code="journal", temporary=True) from error
 
     def seal(self, fate: Fate) -> Fate:
         """Write one fate for all, unless there is one; return what holds, on disk."""
@@ -171,16 +218,20 @@ class Company:
 
 
 class Companies:
-    """The companies of a host, each known as long as somebody works on one of its migrations."""
+    """The companies of a host, each known as long as somebody works on one of its migrations.
+
+    One that was given up without a row is known until there is one, or this daemon ends.
+    """
 
     def __init__(self) -> None:
+        self._kept: set[Company] = set()
         self._known: WeakValueDictionary[tuple[str, ...], Company] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def of(self, journal: Journal, migrations: Sequence[str]) -> Company:
         """Return the company of these migrations."""
         with self._lock:
-            return self._known.setdefault(tuple(migrations), Company(journal, migrations))
+            return self._known.setdefault(tuple(migrations), Company(journal, migrations, self._kept))
 
 
 def run_together(migrations: Sequence[Callable[[], MigrationOutcome]]) -> list[MigrationOutcome]:

@@ -6,6 +6,7 @@ on: a target that comes back hours later finds its source.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ from migrator.source.holding import Holding
 CONTROL_WAIT_S = 10.0
 POLL_S = 0.2
 STUCK_S = 600.0  # files that a power cut would take have to be written to slow disks meanwhile
+
+_log = logging.getLogger(__name__)
 
 
 class Patience:
@@ -57,8 +60,10 @@ class Handover:
         holding: Holding,
         timeline: Timeline,
         company: Company,
+        epoch: int,
     ) -> None:
         self._company = company
+        self._epoch = epoch
         self._shared = shared
         self._id = migration
         self._container = container
@@ -103,6 +108,16 @@ class Handover:
             if report is not None and report.unwritten:
                 raise self._unwritten(report)
             time.sleep(POLL_S)
+
+    def try_to_learn_epoch(self) -> None:
+        """Remember whose the container is now; a disk that does not take it now has to before the release."""
+        try:
+            self._learn_epoch()
+        except LifeboatError as error:
+            _log.error("the epoch of %s is in no journal yet: %s", self._container.name, error)
+
+    def _learn_epoch(self) -> None:
+        self._shared.journal.learn_epoch(self._container.id, self._epoch)
 
     def tell(self) -> None:
         """Tell the target that it may open its gate; one that does not take it is asked how it stands."""
@@ -171,6 +186,7 @@ class Handover:
     def _release(self) -> None:
         """Kill the frozen tree, remove the container, leave a tombstone."""
         self._timeline.enter(Phase.RELEASE)
+        self._learn_epoch()  # it fails before anything is gone, and is tried again
         tombstone.leave(self._shared.state, self._container, self._target.name, self._id)
         self._holding.release()
         podman.remove_container(self._container.id)

@@ -32,6 +32,7 @@ CONTROL_WAIT_S = 10.0
 SHIM_WAIT_S = 2.0
 IN_FLIGHT_WAIT_S = 0.2
 PODMAN_END_WAIT_S = 60.0
+DONE = {"abort": "aborted", "resume": "resumed"}  # what a shim says when it has done so
 
 
 class Holding(ABC):
@@ -89,6 +90,10 @@ class Holding(ABC):
 
         Raises `LifeboatError` or `OSError` when it does not run after that, or nobody knows.
         """
+
+    def give_back_unwritten(self) -> None:
+        """As `give_back`, where the journal does not say that it is ours, but nobody can have committed it."""
+        self.give_back()
 
     def resume(self) -> None:
         """As `give_back`, after the commit, by a human's word that the journal has."""
@@ -233,18 +238,32 @@ class ParkedCheckpoint(Holding):
 
     def give_back(self) -> None:
         """The shim does it; when it is dead, so is what it would have done, and we do it."""
-        self._tell_shim("abort")
+        self._end_hold(done=self._tell_shim("abort"))
+
+    def give_back_unwritten(self) -> None:
+        """See `Holding.give_back_unwritten`: the shim, which needs the row, is left, and does it if it gets one."""
+        self.close()
+        self._end_hold(done=False)
 
     def resume(self) -> None:
         """As `give_back`, after the commit, by a human's word that the journal has."""
-        self._tell_shim("resume")
+        self._end_hold(done=self._tell_shim("resume"))
 
-    def _tell_shim(self, word: str) -> None:
-        done = False
-        if self._shim is not None:
-            with suppress(LifeboatError):
-                self._shim.ask({"do": word}, timeout_s=CONTROL_WAIT_S)
-                done = True
+    def _tell_shim(self, word: str) -> bool:
+        """Say whether the shim has done it; what it said before, and nobody has heard yet, is no answer."""
+        if self._shim is None:
+            return False
+        deadline = time.monotonic() + CONTROL_WAIT_S
+        try:
+            told = self._shim.ask({"do": word}, timeout_s=CONTROL_WAIT_S)
+            while told.get("event") != DONE[word]:
+                told = self._shim.listen(timeout_s=deadline - time.monotonic())
+        except LifeboatError:
+            return False
+        return True
+
+    def _end_hold(self, *, done: bool) -> None:
+        """Do what the shim has not done, and see whether it runs."""
         if not done:
             let_go(self._scope, self._tree)
             if tree := self._seek():

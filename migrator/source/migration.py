@@ -45,6 +45,7 @@ from migrator.storage.volumes import trees
 CONTROL_WAIT_S = 10.0
 REQUEST_WAIT_S = 60.0
 LOOK_S = 0.1  # how soon it is noticed that what holds a frozen container has died
+ROW_WAIT_S = 2.0  # after the restore; a disk that takes longer would hold up the commit, which nobody can take back
 STALE_S = 5.0  # files copied longer ago than this are compared once more before the freeze has to
 
 Result = TypeVar("Result")
@@ -78,10 +79,11 @@ class SourceMigration:
         place: Place | None = None,
         asked_at: float | None = None,
         company: Sequence[str] = (),
+        epoch: int | None = None,
     ) -> None:
         """`asked_at` (Unix seconds) is when somebody asked for it: to look at the container is preparation, too.
 
-        `company` are the migrations of all members of its pod.
+        `company` are the migrations of all members of its pod; `epoch` is that of one that was begun before.
         """
         self._shared = shared
         self._asked_at = asked_at
@@ -96,7 +98,7 @@ class SourceMigration:
         self._container = container
         self._target = target
         self._method = method
-        self._epoch = shared.journal.epoch(container.id) + 1
+        self._epoch = epoch if epoch is not None else shared.journal.epoch(container.id) + 1
         self._timeline = Timeline(shared.journal, migration, container.name, observe)
         self._undo = ExitStack()
         self._copied: dict[str, Snapshot] = {}
@@ -110,17 +112,18 @@ class SourceMigration:
             holding=self.holding,
             timeline=self._timeline,
             company=self.company,
+            epoch=self._epoch,
         )
         self._frozen_at = 0.0
-        self._taking_back = TakingBack(shared, container, self.company, self.holding)
+        self._taking_back = TakingBack(shared, migration, container, self.company, self.holding)
         self._runs_again_at: float | None = None  # here, after a checkpoint
 
     def run(self) -> MigrationOutcome:
         """Move the container; the outcome tells how it ended, an exception never does."""
-        self._begin()
         with self._turn:
             try:
                 with self._undo, self.company.marching(self._container.name):
+                    self._begin()
                     self._prepare()
                     self._wait_for_freeze()
                     self._freeze_and_restore()
@@ -139,7 +142,8 @@ class SourceMigration:
     def _end_early(self, error: LifeboatError) -> MigrationOutcome:
         """It was not committed: it runs here, or has still to be taken back."""
         if self._taking_back.runs:
-            return self.end(Phase.ABORTED, error, settled=self._taking_back.complete)
+            settled = self._taking_back.complete and not self.company.unwritten  # its target may ask for the row
+            return self.end(Phase.ABORTED, error, settled=settled)
         why = f"{error}; it does not run here yet: {self._taking_back.held_by}"
         return self.end(Phase.LOST, ExecutionError(why, code="not-taken-back"), settled=False)
 
@@ -162,8 +166,8 @@ class SourceMigration:
 
     def _after_commit(self) -> MigrationOutcome:
         try:
-            self._shared.journal.learn_epoch(self._container.id, self._epoch)
-            self.handover.tell()
+            self.handover.tell()  # before all else: it runs nowhere until then
+            self.handover.try_to_learn_epoch()
             self._freeze_turn.close()
             self.handover.run()
         except Exception as error:  # noqa: BLE001  it goes on when it is looked after further
@@ -173,11 +177,15 @@ class SourceMigration:
 
     def revert(self, error: LifeboatError) -> MigrationOutcome:
         """After a restart of the daemon: give the container back; the journal says that it is ours."""
+        self.take_back()
+        self._withdraw()
+        return self.end(Phase.ABORTED, error)
+
+    def take_back(self) -> None:
+        """After its end: do what was not done of giving the container back; raises what keeps it here."""
         self.holding.adopt()
         self._taking_back.owe()
         self._taking_back.do()
-        self._withdraw()
-        return self.end(Phase.ABORTED, error)
 
     def _prepare(self) -> None:
         """Everything that can be done, or found impossible, while the container runs undisturbed."""
@@ -284,7 +292,7 @@ class SourceMigration:
             self.company.meet(Stage.COPIED, self.id, self._look)  # what is shared must be there before any runs
             path = f"/v1/migrations/{self.id}/restore"
             self._wait_for(workers.submit(self._target.call, "POST", path, body, Report, timeout_s=REQUEST_WAIT_S))
-            journalled.result()
+            self._wait_for(journalled, ROW_WAIT_S)
             self.holding.check_silent()
             self.company.meet(Stage.RESTORED, self.id, self._look)
         workers.shutdown()
@@ -323,13 +331,16 @@ class SourceMigration:
         self._reach.check()
         self.company.check()
 
-    def _wait_for(self, work: Future[Result]) -> Result:
+    def _wait_for(self, work: Future[Result], limit_s: float = float("inf")) -> Result:
         """Wait while it stands still, but not for a peer out of reach, nor when what holds it here has died.
 
-        Then it has to be given back at once; what still works for it ends by itself.
+        Then it has to be given back at once; what still works for it ends by itself. `limit_s` is for a row.
         """
+        deadline = time.monotonic() + limit_s
         while wait([work], timeout=LOOK_S).not_done:
             self._look()
+            if time.monotonic() > deadline:
+                raise ExecutionError(f"the disk took no row for {limit_s:g} s", code="journal", temporary=True)
         return work.result()
 
     def _finish(self, copies: list[Future[bool]]) -> None:

@@ -22,8 +22,11 @@ _log = logging.getLogger(__name__)
 class TakingBack:
     """What is owed to one container from the moment on at which it is parked."""
 
-    def __init__(self, shared: Departure, container: ContainerFacts, company: Company, holding: Holding) -> None:
+    def __init__(
+        self, shared: Departure, migration: str, container: ContainerFacts, company: Company, holding: Holding
+    ) -> None:
         self._shared = shared
+        self._id = migration
         self._container = container
         self._company = company
         self._holding = holding
@@ -34,6 +37,7 @@ class TakingBack:
     def owe(self) -> None:
         """From here on it has to be taken back before its migration is settled."""
         self.runs = self.complete = False
+        self._company.owed.add(self._id)
 
     def attempt(self) -> None:
         """As `do`, but raises nothing."""
@@ -52,7 +56,10 @@ class TakingBack:
         """Let it run on, unless it is committed; the row comes before the deed. Raises what keeps it here."""
         if self._company.give_up() is Decision.COMMIT:
             return
-        self._holding.give_back()
+        if self._company.unwritten:
+            self._holding.give_back_unwritten()
+        else:
+            self._holding.give_back()
         self.runs = True
         banned = tombstone.is_banned(self._shared.state, self._container)
         missed = banned and not podman.is_running(self._container.id)  # asked first: what fails is done once more
@@ -62,6 +69,7 @@ class TakingBack:
         if missed:
             self._make_up_for_ban()
         self.complete = True
+        self._company.owed.discard(self._id)
 
     def _make_up_for_ban(self) -> None:
         """It ended while nothing might start it, by itself or with this host; do what would have been done then."""

@@ -95,6 +95,7 @@ def follow(place: Path, clock: Clock, beta: Beta) -> Journal:
         holding=cast(Holding, Frozen()),
         timeline=Timeline(journal, "0a0a", "web", lambda _: None),
         company=Company(journal, ("0a0a",)),
+        epoch=1,
     ).follow(lambda: clock.now < END_S)
     return journal
 

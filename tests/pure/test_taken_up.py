@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -15,7 +16,7 @@ from migrator.model import Method, MigrationOutcome, Phase, PodFacts
 from migrator.pager.sink import SinkState
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Side
-from migrator.protocol.messages import DecisionTold, Proposal, Standing
+from migrator.protocol.messages import DecisionTold, Proposal, Report, Standing
 from migrator.recovery import incoming
 from migrator.recovery.incoming import FALLBACK_LABEL, Caretaker, adopted
 from migrator.recovery.revival import Revival
@@ -302,3 +303,30 @@ def fails_once(learn: Callable[[str, int], None]) -> Callable[[str, int], None]:
         learn(container, epoch)
 
     return learn_later
+
+
+def test_who_waits_for_a_silent_source_tells_so_once_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is restored waits however long; but it runs nowhere, and nobody else may be left to say so."""
+    hall = hall_in(tmp_path, MigratorSettings(reconnect_limit_s=60))
+    reception = Reception(hall, offer(Method.COLD))
+    hall.journal.begin("0a0a", Side.TARGET, "web", reception.proposal.model_dump_json())
+    reception._standing, reception._heard_at = Standing.RESTORED, float("-inf")
+    monkeypatch.setattr(Reception, "report", lambda _: Report(migration="0a0a", standing=Standing.RESTORED))
+    now = [1000.0]
+    monkeypatch.setattr(incoming, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0]))
+    undecided = DecisionTold(migration="0a0a", decision="")
+    word: list[DecisionTold | None] = [None]
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: word[0])
+    told: list[MigrationOutcome] = []
+    looking, seen = caretaker(hall, [reception], told), []
+    for answer, later_s in [(None, 0), (None, 59), (None, 2), (None, 900), (undecided, 0), (None, 900), (None, 61)]:
+        word[0] = answer
+        now[0] += later_s
+        looking.look()
+        seen.append(len(told))
+    assert seen == [0, 0, 1, 1, 1, 1, 2]
+    assert "alpha does not answer" in told[0].error
+    assert told[0].error.endswith("lifeboat recover 0a0a --resume-here --source-is-dead)")
+    assert (reception.standing, reception.ended) == (Standing.RESTORED, False)
