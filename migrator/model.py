@@ -183,7 +183,7 @@ class ContainerFacts(Value):
     image_id: ImageId
     runtime: str  # runc, crun
     running: bool
-    memory_bytes: Bytes = 0  # in use now
+    memory_bytes: Bytes = 0  # in use now, in memory or swapped out
     disk_bytes: Bytes = 0  # of its writable layer and named volumes
     pod: PodFacts | None = None
     networks: tuple[NetworkAttachment, ...] = ()

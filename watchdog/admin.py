@@ -164,7 +164,9 @@ def _add_deeds(app: FastAPI, daemon: Daemon) -> None:
         }
         if flag not in changes:
             raise PrerequisiteError(f"no such flag: {flag}", code="no-such-flag")
-        return daemon.flags.change(**changes[flag]).model_dump(mode="json")
+        changed = daemon.flags.change(**changes[flag])
+        daemon.flags.file.check()
+        return changed.model_dump(mode="json")
 
 
 class AdminServer:

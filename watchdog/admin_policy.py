@@ -86,6 +86,7 @@ def _add_silences(app: FastAPI, daemon: Daemon) -> None:
     def forget(request: NameRequest) -> dict[str, Any]:
         device = judgement.forget(request.what)
         daemon.monitor.forget(device.identity)
+        daemon.flags.file.check()
         return {"device": device.name, "identity": device.identity}
 
 

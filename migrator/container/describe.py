@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from migrator.container import mounts, quadlet
 from migrator.container.ipc import shared_objects
+from migrator.container.memory import limit_of, memory_of, outgrown
 from migrator.container.obstacles import Surroundings, obstacles
 from migrator.container.pods import PodHere, carried, pod_of
 from migrator.container.processes import held_descriptors, neighbours
@@ -51,6 +51,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
     # The network of a pod is that of its infra container.
     outward = here.infra if here is not None and here.infra else inspected
     rules = StorageRules.of(settings, labels)
+    memory = memory_of(pids)
     facts = ContainerFacts(
         id=inspected["Id"],
         name=inspected["Name"],
@@ -58,7 +59,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
         image_id=inspected["Image"],
         runtime=Path(inspected["OCIRuntime"]).name,
         running=bool(inspected["State"]["Running"]),
-        memory_bytes=_memory_in_use(pids),
+        memory_bytes=memory.sent,
         pod=pod,
         networks=attachments(outward, others.drivers, pid),
         volumes=tuple(_volume(mount, rules, others.volumes) for mount in inspected["Mounts"]),
@@ -81,6 +82,7 @@ def describe(inspected: Mapping[str, Any], settings: MigratorSettings, others: O
         neighbours=neighbours(pid, fellows=(pod.infra, *pod.members) if pod else ()) if facts.running else (),
         pod_stays=stays,
         shared_objects=_shared_objects(pid) if pod is not None and "ipc" in pod.shares and facts.running else (),
+        outgrown=outgrown(memory, limit_of(inspected, cgroup)),
         volume_users={mount.name: others.users.get(mount.name, ()) for mount in facts.volumes if mount.name},
     )
     return facts.model_copy(update={"obstacles": obstacles(facts, inspected, surroundings)})
@@ -115,18 +117,6 @@ def _unit(cgroup: str, labels: Mapping[str, str]) -> tuple[QuadletUnit | None, s
         return quadlet.read(labels.get(UNIT_LABEL, "")), ""
     except PrerequisiteError as error:
         return None, error.message
-
-
-def _memory_in_use(pids: tuple[int, ...]) -> int:
-    """Return the resident memory of a container's processes in bytes, from /proc: no controller is needed."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
-    for pid in pids:
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
-        except OSError:
-            continue  # it ended meanwhile
-    return total
 
 
 def attachments(

@@ -28,6 +28,7 @@ class Surroundings:
     neighbours: tuple[Neighbour, ...] = ()
     volume_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # volume -> ids of running containers
     pod_stays: tuple[Obstacle, ...] = ()  # why its pod cannot move
+    outgrown: str = ""  # why its memory limit does not hold what its processes come to by the lazy rung
     shared_objects: tuple[str, ...] = ()  # in the IPC namespace of its pod, in words
 
 
@@ -40,6 +41,8 @@ def obstacles(
     found += _pod(facts, inspected, surroundings)
     found += _devices(facts)
     found += _mounts(facts, surroundings)
+    if surroundings.outgrown:
+        found.append(Obstacle(code="memory-limit", reason=surroundings.outgrown, methods=(Method.LAZY,)))
     found += (
         Obstacle(code="not-dumpable", reason=f"process {held.pid} ({held.program}) {held.what}")
         for held in surroundings.held

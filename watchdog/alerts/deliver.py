@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from migrator.later import Later
 from migrator.vital import vital_thread
+from watchdog.alerts.enduring import EnduringOutbox
 from watchdog.alerts.model import AlertSettings, Event, Webhook
 from watchdog.alerts.outbox import Outbox, Parcel
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Deliverer:
     """Takes events and delivers them in a thread of its own."""
 
-    def __init__(self, outbox: Outbox, settings: AlertSettings) -> None:
+    def __init__(self, outbox: Outbox | EnduringOutbox, settings: AlertSettings) -> None:
         self._outbox = outbox
         self._settings = settings
         self._woken = threading.Event()
@@ -48,7 +49,7 @@ class Deliverer:
         self._thread.join(5)
 
     def send(self, event: Event) -> None:
-        """Take an event; on return it is on disk."""
+        """Take an event; on return it is on disk, or in memory while an `EnduringOutbox` has no disk."""
         _log.log(logging.WARNING if event.severity.rank else logging.INFO, "%s: %s", event.kind, event.text)
         urls = [hook.url for hook in self._settings.webhook if event.severity.rank >= hook.severity.rank]
         self._outbox.put(event, tuple(dict.fromkeys(urls)))

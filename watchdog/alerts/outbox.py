@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,13 @@ CREATE TABLE IF NOT EXISTS parcel (
     attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
     error TEXT NOT NULL DEFAULT '', PRIMARY KEY (event, url));
 """
+COLUMNS = ("event", "url", "body", "put_at", "attempts", "next_at", "state", "error")
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 900.0
 KEPT_S = 30 * 86400.0  # delivered parcels are remembered this long
+
+
+Row = tuple[object, ...]
+"""A parcel as it is stored, by `COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,13 @@ class Parcel:
 
 
 class Outbox:
-    """Parcels on disk; safe to share between threads."""
+    """Parcels on disk, or in memory without a path; safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._database = sqlite3.connect(path, check_same_thread=False)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._database = sqlite3.connect(path or ":memory:", check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(SCHEMA)
@@ -88,6 +95,41 @@ class Outbox:
         with self._lock:
             row = self._database.execute("SELECT count(*) FROM parcel WHERE state = 'waiting'").fetchone()
         return int(row[0])
+
+    def has(self, parcel: Parcel) -> bool:
+        """Say whether a parcel is here, whatever became of it."""
+        with self._lock:
+            found = self._database.execute(
+                "SELECT 1 FROM parcel WHERE event = ? AND url = ?", (parcel.event.id, parcel.url)
+            ).fetchone()
+        return found is not None
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return everything, for `take_over`."""
+        with self._lock:
+            return tuple(self._database.execute(f"SELECT {', '.join(COLUMNS)} FROM parcel"))  # noqa: S608  constants
+
+    def take_over(self, rows: Sequence[Row]) -> None:
+        """Take what another outbox has, which is newer than what is here of the same parcels."""
+        insert = f"INSERT OR REPLACE INTO parcel ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+        with self._lock, self._database:
+            self._database.executemany(insert, rows)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock, self._database:
+            self._database.execute("DELETE FROM parcel")
+
+    def drop_beyond(self, limit: int) -> int:
+        """Keep so many parcels, the newest of those that wait before all others; return how many of these went."""
+        before = self.waiting()
+        with self._lock, self._database:
+            self._database.execute(
+                "DELETE FROM parcel WHERE rowid IN (SELECT rowid FROM parcel "
+                "ORDER BY state != 'waiting', put_at DESC LIMIT -1 OFFSET ?)",
+                (limit,),
+            )
+        return before - self.waiting()
 
     def close(self) -> None:
         """Close the file."""

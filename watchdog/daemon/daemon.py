@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from migrator.errors import PrerequisiteError
 from migrator.health import Health, Lead, Verdict
 from migrator.model import EvacuationPlan, Method, MigrationOutcome
 from migrator.peers.membership import PeerDirectory
+from migrator.vital import unbroken
 from watchdog.alerts.deliver import Deliverer
-from watchdog.alerts.outbox import Outbox
+from watchdog.alerts.enduring import EnduringOutbox
 from watchdog.daemon.bell import Bell
 from watchdog.daemon.drill import Drill, is_drill
 from watchdog.daemon.evacuation import migration_end
@@ -43,7 +43,7 @@ from watchdog.settings import Settings, own_name
 from watchdog.signals.model import Reading
 from watchdog.signals.monitor import SignalMonitor
 from watchdog.signals.readers import readers_of_host
-from watchdog.state import Action, Circumstances, HostState, decide
+from watchdog.state import Action, Circumstances, Decision, HostState, decide
 from watchdog.storm import storm
 
 LEAD_S = {Lead.DAYS: 86400.0, Lead.MINUTES: 300.0, Lead.SECONDS: 30.0}
@@ -80,7 +80,7 @@ class Daemon:
         rules = RulePlaces(self.places.shipped, self.places.local)
         self.judgement = Judgement(rules, signals, self.places.state, self.flags)
         self.ledger = Ledger(self.places.state / "ledger.json")
-        self.deliverer = Deliverer(Outbox(self.places.state / "outbox.db"), self.settings.alerts)
+        self.deliverer = Deliverer(EnduringOutbox(self.places.state / "outbox.db"), self.settings.alerts)
         self.telling = Telling(lambda: self.host, self.flags, self.deliverer.send)
         self.monitor = SignalMonitor(
             readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
@@ -104,6 +104,7 @@ class Daemon:
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
         # Set by signal handlers, which may take no lock that the thread they interrupt may have.
         self._stop_wanted = self._reload_wanted = False
+        self._done: set[tuple[HostState, Action]] = set()  # of a decision that is not carried out to its end yet
 
     @property
     def assessment(self) -> Assessment:
@@ -167,12 +168,9 @@ class Daemon:
         if decision.sentence != self.sentence:
             _log.info("%s", decision.sentence)
         self.sentence = decision.sentence
-        if decision.state is not before.state:
-            self.flags.change(state=decision.state)
-        for action in decision.actions:
-            self._act(action)
+        self._carry_out(decision)
         told = Action.ALERT in decision.actions
-        self.judgement.tell_fired(self.host, self.deliverer.send, verdict_told=told)
+        self.judgement.tell_fired(self.host, unbroken(self.deliverer.send), verdict_told=told)
         self.telling.blindness(self.assessment.blind)
         if self.engine is not None and self.flags.flags.state is HostState.HEALTHY:
             self.readiness.tick(self.engine.examine)
@@ -180,6 +178,18 @@ class Daemon:
         if circumstances.permitted and self.assessment.verdict is Verdict.FAILING and not is_drill(self.assessment):
             self._keep_up()
         self._survey()
+        for file in (self.flags.file, self.ledger.file, self.evacuations.order_file.file):
+            file.keep_again()
+
+    def _carry_out(self, decision: Decision) -> None:
+        """Do what was decided, and only then be in the state that follows; a failure is tried at the next tick."""
+        for action in decision.actions:
+            if (decision.state, action) not in self._done:
+                self._act(action)
+                self._done.add((decision.state, action))
+        if decision.state is not self.flags.flags.state:
+            self.flags.change(state=decision.state)
+        self._done.clear()
 
     def _warm_up(self, circumstances: Circumstances) -> None:
         """Copy ahead; a failing host does so, too, when it may not evacuate itself, and an admin may order it."""
@@ -233,6 +243,7 @@ class Daemon:
         if order.cause is not Cause.DRILL:
             self.flags.change(cordoned=True)  # until an admin says otherwise
         job = self.evacuations.begin(self.host, engine, order)
+        self._say_trouble(job)
         if order.cause is Cause.DRILL:
             self.drill.began(job)
         if order.cause is Cause.VERDICT and not order.again:
@@ -249,7 +260,14 @@ class Daemon:
         job = self.evacuations.cancel()
         if self.assessment.verdict is Verdict.FAILING:
             self.flags.change(paused=True)
+            self._say_trouble(job)
         return job
+
+    def _say_trouble(self, job: Job) -> None:
+        """Tell whoever follows a job what a restart of the daemon may forget of it."""
+        for file in (self.flags.file, self.evacuations.order_file.file):
+            if file.trouble:
+                job.say({"message": f"{file.path.name}: {file.trouble}"})
 
     def plan(self, method: Method | None = None, *, everything: bool = False) -> EvacuationPlan:
         """Return what this host would do by itself now, or what an order to move everything would do."""
@@ -375,8 +393,3 @@ class Daemon:
             evacuating=self.evacuations.running,
             nearness=nearness(self.assessment),
         )
-
-
-def is_root() -> bool:
-    """Say whether we may do what the daemon does."""
-    return os.geteuid() == 0

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from migrator.engine import Engine
-from migrator.errors import CallAHumanError, CommandError, ExecutionError
+from migrator.errors import CallAHumanError, CommandError, ExecutionError, failure
 from migrator.model import ContainerFacts, EvacuationPlan, MigrationOutcome, Phase
+from migrator.vital import unbroken
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.daemon.jobs import Job
 from watchdog.daemon.losses import Concerned, Losses
@@ -36,14 +37,28 @@ class Evacuation:
     ) -> None:
         self._host = host
         self._engine = engine
-        self._alert = alert
+        self._alert = unbroken(alert)  # what cannot be told ends no evacuation
         self._order = order
         self._losses = losses
         self._at_once = at_once
         self._retry_s = retry_s
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Move everything that can be moved; one container's failure never stops the rest."""
+        """Move everything that can be moved; one container's failure never stops the rest.
+
+        What ends all of it is raised, and told before: a failing host that is not emptied must not be silent.
+        """
+        try:
+            return self._run(job)
+        except Exception as raised:  # noqa: BLE001  whatever it is, somebody has to hear of it
+            error = failure(raised)
+            if not self._order.again:
+                text = f"{self._host} could not be emptied: {error}"
+                severity = Severity.INFO if self._order.cause is Cause.DRILL else Severity.CRITICAL
+                self._alert(Event(host=self._host, severity=severity, kind=Kind.EVACUATION_ENDED, text=text))
+            raise error from None
+
+    def _run(self, job: Job) -> dict[str, Any]:
         began_at = time.monotonic()
         concerned = self._losses.concerned(self._order.devices, self._containers(job))
         containers = concerned.going

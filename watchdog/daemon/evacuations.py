@@ -36,7 +36,7 @@ class Evacuations:
         self._jobs = jobs
         self._settings = settings
         self._migrator = migrator
-        self._file = OrderFile(state / "evacuation.json")
+        self.order_file = OrderFile(state / "evacuation.json")
         self._alert = alert
         self._losses = losses
         self._job: Job | None = None
@@ -76,7 +76,7 @@ class Evacuations:
                 at_once=self._migrator.at_once,
                 retry_s=self._settings.retry_s,
             )
-            self._file.write(order)
+            self.order_file.write(order)
             self._order = order
             self._job = self._jobs.start("evacuation", lambda job: self._run(work, job))
             self._again_at = time.monotonic() + self._settings.again_s
@@ -86,17 +86,17 @@ class Evacuations:
         try:
             return work.run(job)
         finally:
-            self._file.clear()
+            self.order_file.clear()
 
     def take_up(self, host: str, engine: Engine) -> None:
         """After a restart: go on with what an admin ordered; what a verdict caused, the verdict causes again."""
-        order = self._file.read()
+        order = self.order_file.read()
         if order is None:
             return
         if order.cause is Cause.ADMIN:
             self.begin(host, engine, order)
         else:
-            self._file.clear()
+            self.order_file.clear()
 
     def stop(self) -> None:
         """Begin no further migration; those under way go on."""

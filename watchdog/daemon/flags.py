@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from migrator.model import Value
-from migrator.peers.authority import write_secret
+from watchdog.daemon.kept import KeptFile
 from watchdog.policy.quiet import Silence
 from watchdog.state import HostState
 
@@ -30,10 +30,10 @@ class Flags(Value):
 
 
 class FlagFile:
-    """The flags on disk."""
+    """The flags, in memory and on disk."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.file = KeptFile(path)
         self._lock = threading.Lock()
         self._flags = self._read()
 
@@ -43,15 +43,15 @@ class FlagFile:
         return self._flags
 
     def change(self, **values: Any) -> Flags:
-        """Change some flags; on return they are on disk."""
+        """Change some flags; they are in force at once, and on disk too unless `file.check` says otherwise."""
         with self._lock:
             self._flags = self._flags.model_copy(update=values)
-            write_secret(self._path, self._flags.model_dump_json().encode())
+            self.file.keep(self._flags.model_dump_json().encode())
             return self._flags
 
     def _read(self) -> Flags:
         try:
-            found = Flags.model_validate_json(self._path.read_bytes())
+            found = Flags.model_validate_json(self.file.path.read_bytes())
         except (FileNotFoundError, ValidationError):
             return Flags()
         # An evacuation that a restart cut short is begun again for what is still here.

@@ -97,7 +97,10 @@ class Judgement:
         return ""
 
     def silence(self, what: str, seconds: float, why: str) -> Silence:
-        """Silence a rule or a device for a time; raises `UsageError` when there is no such thing."""
+        """Silence a rule or a device for a time; raises `UsageError` when there is no such thing.
+
+        Raises `ExecutionError` when it is in force, but not on disk; so does `unsilence`.
+        """
         now = time.time()
         names = set(self._names())
         if what not in names and "*" not in what:
@@ -111,6 +114,7 @@ class Judgement:
             kept = tuple(item for item in self._flags.flags.silences if item.what != what and item.until > now)
             self._flags.change(silences=(*kept, made))
         self._judge_anew()
+        self._flags.file.check()
         return made
 
     def unsilence(self, what: str) -> None:
@@ -123,6 +127,7 @@ class Judgement:
                 raise UsageError(f"{what!r} is not silenced{found}", code="not-silenced", hint="lifeboat status")
             self._flags.change(silences=kept)
         self._judge_anew()
+        self._flags.file.check()
 
     def silences(self) -> tuple[Silence, ...]:
         """Return the silences in force."""

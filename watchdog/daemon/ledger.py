@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from migrator.errors import UsageError
 from migrator.model import Value
-from migrator.peers.authority import write_secret
+from watchdog.daemon.kept import KeptFile
 from watchdog.policy.score import Case
 from watchdog.policy.truth import Truth
 from watchdog.toml_files import nearest
@@ -31,10 +31,10 @@ class Cases(Value):
 
 
 class Ledger:
-    """Evacuations, and failures that none foretold; on return of each call they are on disk."""
+    """Evacuations, and failures that none foretold; on disk as soon as that takes them."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.file = KeptFile(path)
         self._lock = threading.Lock()
         try:
             self._cases = Cases.model_validate_json(path.read_bytes()).cases
@@ -59,7 +59,10 @@ class Ledger:
         self._keep((*self._cases, Case(id=case, at=time.time(), rules=fired, devices=places)))
 
     def judge(self, case: str, truth: Truth, note: str) -> Case:
-        """Note what an evacuation really was for; raises `UsageError` when there was none of the name."""
+        """Note what an evacuation really was for; raises `UsageError` when there was none of the name.
+
+        Raises `ExecutionError` when it is noted, but not on disk; so does `missed`.
+        """
         found = next((item for item in self._cases if item.id == case), None)
         if found is None:
             known = [item.id for item in self._cases]
@@ -70,6 +73,7 @@ class Ledger:
             )
         judged = found.model_copy(update={"truth": truth, "note": note})
         self._keep(tuple(judged if item.id == case else item for item in self._cases))
+        self.file.check()
         return judged
 
     def missed(self, device: str, note: str) -> Case:
@@ -78,12 +82,13 @@ class Ledger:
             id=uuid.uuid4().hex[:8], at=time.time(), rules=(), devices=(device,), truth=Truth.MISSED, note=note
         )
         self._keep((*self._cases, case))
+        self.file.check()
         return case
 
     def _keep(self, cases: tuple[Case, ...]) -> None:
         with self._lock:
             self._cases = cases[-KEPT_CASES:]
-            write_secret(self._path, Cases(cases=self._cases).model_dump_json(indent=1).encode())
+            self.file.keep(Cases(cases=self._cases).model_dump_json(indent=1).encode())
 
 
 def _is_recent(case: Case) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrator.errors import LifeboatError
 from migrator.model import ContainerFacts, PlannedMigration
 from migrator.planning.plan import staying
 from migrator.runtime import podman
 from watchdog.signals.model import Device
 from watchdog.signals.places import Affected, StorageFacts, affected, storage_facts
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,15 @@ class Losses:
         self._layers = layers or _graph_root
 
     def concerned(self, devices: Sequence[Device], containers: Sequence[ContainerFacts]) -> Concerned:
-        """Divide containers by the loss of all of these devices; of none of them means of the whole host."""
-        lost = self.of(devices, containers) if devices else Affected(host=True)
+        """Divide containers by the loss of all of these devices; of none of them means of the whole host.
+
+        So does what cannot be told: rather too much leaves than too little.
+        """
+        try:
+            lost = self.of(devices, containers) if devices else Affected(host=True)
+        except (LifeboatError, OSError) as error:
+            _log.error("it cannot be told what lies where, so all containers are to leave: %s", error)
+            lost = Affected(host=True)
         if lost.host:
             return Concerned(tuple(containers))
         return Concerned(

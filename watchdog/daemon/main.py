@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import watchdog
 from migrator.errors import LifeboatError, PrerequisiteError
 from watchdog.admin import AdminServer
-from watchdog.daemon.daemon import Daemon, Places, is_root
+from watchdog.daemon.daemon import Daemon, Places
 from watchdog.daemon.heartbeat import notify
 from watchdog.paths import ADMIN_SOCKET, SETTINGS
 from watchdog.policy.load import load_policy, timing_of
@@ -59,7 +60,7 @@ def check(settings: Path, places: Places | None = None) -> int:
 
 
 def _serve(daemon: Daemon) -> int:
-    if not is_root():
+    if os.geteuid() != 0:
         raise PrerequisiteError("lifeboatd must run as root", code="not-root", hint="systemctl start lifeboatd")
     faulthandler.register(signal.SIGUSR1)  # what each thread does, to the journal, also when all of them hang
     signal.signal(signal.SIGTERM, lambda *_: daemon.stop_soon())

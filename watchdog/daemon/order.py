@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from migrator.model import Method, Value
-from migrator.peers.authority import write_secret
+from watchdog.daemon.kept import KeptFile
 from watchdog.signals.model import Device
 
 _log = logging.getLogger(__name__)
@@ -45,22 +45,22 @@ class OrderFile:
     """The order under way, `evacuation.json`; there is none when no evacuation is."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.file = KeptFile(path)
 
     def read(self) -> Order | None:
         """Return what a daemon before this one did not bring to its end."""
         try:
-            return Order.model_validate_json(self._path.read_bytes())
+            return Order.model_validate_json(self.file.path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            _log.warning("%s is not understood and not used: %s", self._path, error.errors()[0]["msg"])
+            _log.warning("%s is not understood and not used: %s", self.file.path, error.errors()[0]["msg"])
             return None
 
     def write(self, order: Order) -> None:
-        """Remember an order; on return it is on disk."""
-        write_secret(self._path, order.model_dump_json().encode())
+        """Remember an order, on disk if that takes it."""
+        self.file.keep(order.model_dump_json().encode())
 
     def clear(self) -> None:
         """The evacuation has ended."""
-        self._path.unlink(missing_ok=True)
+        self.file.keep(None)

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from migrator.engine import Engine
-from migrator.errors import LifeboatError
+from migrator.errors import LifeboatError, failure
 from migrator.model import ContainerFacts, EvacuationPlan, Method, MigrationOutcome, Phase, PlannedMigration
 from migrator.planning.progress import remaining_s
 from migrator.source.departure import Place
@@ -146,7 +146,8 @@ class MoveQueue:
                 planned=True,
                 beside=container.beside.append,
             )
-        except LifeboatError as error:
+        except Exception as raised:  # noqa: BLE001  whatever it is, the other containers shall leave
+            error = failure(raised)
             return _Refused(str(error), error.code)
 
     def _settle(self, job: Job) -> bool:

@@ -51,7 +51,7 @@ class StormWatch:
     def _run(self, survey: Callable[[], Survey], done: Callable[[], None]) -> None:
         try:
             found = survey()
-        except LifeboatError as error:
+        except (LifeboatError, OSError) as error:  # a host whose disk fails must not wait for ever to be asked
             _log.warning("the other hosts cannot be asked how they are: %s", error)
             found = Survey((), ())
         with self._lock:

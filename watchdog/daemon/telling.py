@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from migrator.model import MigrationOutcome
+from migrator.vital import unbroken
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.daemon.evacuation import migration_event
 from watchdog.daemon.flags import FlagFile
@@ -20,7 +21,7 @@ class Telling:
     def __init__(self, host: Callable[[], str], flags: FlagFile, send: Callable[[Event], None]) -> None:
         self._host = host
         self._flags = flags
-        self._send = send
+        self._send = unbroken(send)
 
     def verdict(self, assessment: Assessment, sentence: str) -> None:
         """The host is another than before."""
