@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from migrator.container import removal
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method, Phase
 from migrator.pager.sink import SinkState
@@ -148,7 +149,10 @@ class Incoming:
 
     @property
     def given_up(self) -> bool:
-        """Say whether somebody removed the container of a lost drain."""
+        """Say whether somebody removed the container of a lost drain.
+
+        Raises `LifeboatError` when podman cannot tell.
+        """
         known = self._arrival.known_as
         return not known or not podman.has_container(known)
 
@@ -268,11 +272,12 @@ class Incoming:
     def _remove(self) -> None:
         """Kill what is here and remove it; the tree first, then what holds its userfaultfds.
 
-        Only what came by this migration: of its name there may be another, which is somebody else's.
+        Only what came by this migration: of its name there may be another, which is somebody else's. Raises
+        `LifeboatError`, and the ban stays, when it may still be here.
         """
         if tombstone.is_banned(self._hall.state, self.proposal.container):
             if known := self._arrival.known_as:
-                podman.remove_container(known)
+                removal.remove(known, self.proposal.container.name)
             self._arrival.withdraw()
             tombstone.lift(self._hall.state, self.proposal.container)
 
