@@ -31,6 +31,8 @@ from migrator.target.drain import Drain
 from migrator.target.hall import Hall
 from migrator.target.record import Record
 
+MADE = "made"  # below the state directory: what was made for containers that come, by migration
+
 
 class Incoming:
     """One incoming migration."""
@@ -51,7 +53,7 @@ class Incoming:
         self._arrival: Arrival = ParkedRestore(hall, proposal, *places, self._drain, stale=stale, pod=self._pod)
         if proposal.method is Method.COLD:
             self._arrival = CreatedContainer(hall, proposal, *places)
-        self._volumes = Volumes(proposal.container)
+        self._volumes = Volumes(proposal.container, hall.state / MADE / f"{self._id}.json")
         self.delivery = Delivery(self._drain, self.record, Disks(self._volumes.places), proposal.method)
         self._stale = stale
         self._restored_in_ms = 0.0
@@ -287,6 +289,7 @@ class Incoming:
         self.delivery.close()
         with suppress(LifeboatError):
             self._arrival.close()
+        self._volumes.keep()
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         tombstone.disallow(self.proposal.container)
