@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from migrator.command import run
 from migrator.container import quadlet
@@ -63,7 +64,10 @@ def settle(container: ContainerFacts) -> Iterator[str]:
     if is_probe(container):
         remove_arrived(container)
         return
-    if not podman.is_running(container.name):  # it ended, or this host was down, while nothing might start it
+    runs = False  # also where podman cannot tell: what runs is left alone
+    with suppress(LifeboatError):
+        runs = podman.is_running(container.name)
+    if not runs:  # it ended, or this host was down, while nothing might start it
         try:
             start_missed(container)
         except LifeboatError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from migrator.container import removal
 from migrator.container.settle import start_anew, tell_neighbours
 from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase, Value
@@ -158,7 +159,7 @@ class Settlement:
         tombstone.leave(self._shared.state, container, recovery.journey.target, recovery.migration.id)
         recovery.migration.holding.adopt()
         recovery.migration.holding.release()
-        podman.remove_container(container.id)
+        removal.remove(container.id, container.name)
         tombstone.lift(self._shared.state, container)
         if container.pod is not None:
             remove_empty(self._shared.state, container.pod, recovery.migration.company)

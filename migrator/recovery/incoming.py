@@ -19,7 +19,7 @@ from migrator.errors import LifeboatError, failure
 from migrator.model import ContainerFacts, Fallback, Method, MigrationOutcome, Phase
 from migrator.peers.client import PeerClient
 from migrator.peers.membership import PeerDirectory
-from migrator.protocol.journal import Journal, Side
+from migrator.protocol.journal import Decision, Journal, Side
 from migrator.protocol.messages import DecisionTold, Proposal, Standing
 from migrator.protocol.steps import Step, next_step
 from migrator.recovery.revival import Revival, told_of
@@ -107,7 +107,8 @@ class Caretaker:
             self._hall.journal.decision(migration),
             told,
             patient=patient,
-            remains=report.standing not in NEED_REMAINS or reception.remains,
+            remains=report.standing not in NEED_REMAINS
+            or self._asked(reception, report.reason, lambda: reception.remains),
             opened=reception.may_have_spoken,
             durable=reception.record.was_written,
         )
@@ -154,7 +155,7 @@ class Caretaker:
         if reception.standing is Standing.FALLING_BACK and fallback is Fallback.STAY:
             fallback = Fallback.COLD  # a human's word, that a daemon before this one has not carried out
         kept = self._hall.checkpoints.of(container.id) if fallback is Fallback.CHECKPOINT else None
-        if reception.given_up:
+        if self._asked(reception, reason, lambda: reception.given_up):
             reception.lose()
         elif (fallback is Fallback.COLD or kept is not None) and not reception.delivery.files_are_safe():
             if reception.delivery.trouble:
@@ -165,6 +166,15 @@ class Caretaker:
             self._go_back(reception, reason, kept)
         else:
             self._call(reception, reason)
+
+    def _asked(self, reception: Reception, reason: str, question: Callable[[], bool]) -> bool:
+        """Ask podman about what was lost here; it stays lost until podman answers, and a human is told so."""
+        try:
+            return question()
+        except LifeboatError as error:
+            if reception.record.decision is Decision.COMMIT:
+                self._call(reception, f"{reason}; whether it is still here is not known: {error}")
+            raise
 
     def _start_anew(self, reception: Reception, reason: str) -> None:
         try:

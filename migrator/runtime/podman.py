@@ -87,10 +87,27 @@ def _found(argv: Sequence[str], go_on: GoOn | None = None) -> list[dict[str, Any
 
 
 def is_running(name: str) -> bool:
-    """Say whether podman takes a container of this name or id for running."""
+    """Say whether podman takes a container of this name or id for running; one that is not here does not run.
+
+    Raises `CommandError` when podman cannot tell.
+    """
     argv = ["podman", "container", "inspect", "--format", "{{.State.Running}}", name]
     asked = run(argv, timeout_s=TIMEOUT_S, check=False)
+    if asked.status != 0 and "no such container" not in asked.errors.lower():
+        raise CommandError(asked.reason, code="command-failed")
     return asked.status == 0 and asked.output.strip() == "true"
+
+
+def exists(kind: str, name: str) -> bool:
+    """Say whether there is a thing of this kind (`container`, `image`, `pod`, `volume`) here.
+
+    Raises `CommandError` when podman cannot tell: it ends with 1 for no (podman-container-exists(1)), and with 125
+    when it failed, as on a disk that takes no writes. Taken for a no, that would free what is still here.
+    """
+    asked = run(["podman", kind, "exists", name], timeout_s=TIMEOUT_S, check=False)
+    if asked.status not in (0, 1):
+        raise CommandError(asked.reason, code="command-failed")
+    return asked.status == 0
 
 
 def start(name: str) -> None:
@@ -226,8 +243,8 @@ def network_status(facts: ContainerFacts) -> dict[str, Any]:
 
 
 def has_image(image_id: str) -> bool:
-    """Say whether an image with this id is here."""
-    return run(["podman", "image", "exists", image_id], timeout_s=TIMEOUT_S, check=False).status == 0
+    """Say whether an image with this id or name is here; see `exists`."""
+    return exists("image", image_id)
 
 
 def ensure_name(image_id: str, name: str) -> None:
@@ -249,8 +266,8 @@ def remove_image(image: str) -> None:
 
 
 def has_container(name: str) -> bool:
-    """Say whether a container of this name or id is known here, running or not."""
-    return run(["podman", "container", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
+    """Say whether a container of this name or id is known here, running or not; see `exists`."""
+    return exists("container", name)
 
 
 def create_volume(name: str, options: Mapping[str, str], labels: Mapping[str, str]) -> None:
@@ -288,8 +305,8 @@ def image_bytes(image_id: str) -> int:
 
 
 def has_volume(name: str) -> bool:
-    """Say whether a volume of this name is here."""
-    return run(["podman", "volume", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
+    """Say whether a volume of this name is here; see `exists`."""
+    return exists("volume", name)
 
 
 def volume_names() -> tuple[str, ...]:

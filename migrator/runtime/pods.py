@@ -12,7 +12,7 @@ from typing import Any
 
 from migrator.command import run
 from migrator.model import NetworkAttachment, PodFacts, PublishedPort
-from migrator.runtime.podman import FIXED_ADDRESS_DRIVERS, TIMEOUT_S, GoOn, inspect
+from migrator.runtime.podman import FIXED_ADDRESS_DRIVERS, TIMEOUT_S, GoOn, exists, inspect
 
 COMPANY = "lifeboat.company"
 """Label of a pod that was made for members that come: the migration of the first of them."""
@@ -26,8 +26,8 @@ def inspect_pod(name: str, go_on: GoOn | None = None) -> dict[str, Any]:
 
 
 def has_pod(name: str) -> bool:
-    """Say whether there is a pod of this name or id; it does not wait for anything."""
-    return run(["podman", "pod", "exists", name], timeout_s=TIMEOUT_S, check=False).status == 0
+    """Say whether there is a pod of this name or id; it does not wait for anything. See `podman.exists`."""
+    return exists("pod", name)
 
 
 def create_pod(pod: PodFacts, networks: Sequence[NetworkAttachment], company: str) -> str:

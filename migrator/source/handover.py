@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from migrator.container import quadlet
+from migrator.container import quadlet, removal
 from migrator.errors import ExecutionError, LifeboatError, PeerError
 from migrator.model import ContainerFacts, Phase
 from migrator.peers.client import PeerClient
@@ -19,7 +19,7 @@ from migrator.protocol.journal import Decision
 from migrator.protocol.messages import InFlight, Opened, Report, Standing
 from migrator.protocol.steps import SourceStep, source_step
 from migrator.protocol.timeline import Timeline
-from migrator.runtime import podman, tombstone
+from migrator.runtime import tombstone
 from migrator.source.company import Company, remove_empty
 from migrator.source.departure import Departure
 from migrator.source.holding import Holding
@@ -189,13 +189,7 @@ class Handover:
         self._learn_epoch()  # it fails before anything is gone, and is tried again
         tombstone.leave(self._shared.state, self._container, self._target.name, self._id)
         self._holding.release()
-        podman.remove_container(self._container.id)
-        if podman.has_container(self._container.id):
-            raise ExecutionError(
-                f"podman does not remove {self._container.name}; it stays banned from starting",
-                code="remains",
-                hint=f"podman rm --force {self._container.id[:12]}",
-            )
+        removal.remove(self._container.id, self._container.name)
         tombstone.lift(self._shared.state, self._container)
         if self._container.pod is not None:
             remove_empty(self._shared.state, self._container.pod, self._company)

@@ -96,7 +96,7 @@ class Arrival(ABC):
 
     @property
     def remains(self) -> bool:
-        """Say whether it runs here."""
+        """Say whether it runs here; raises `LifeboatError` when podman cannot tell."""
         known = self.known_as
         return bool(known) and podman.is_running(known)
 

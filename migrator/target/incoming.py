@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from migrator.container import removal
 from migrator.errors import ExecutionError, LifeboatError
 from migrator.model import Method, Phase
 from migrator.pager.sink import SinkState
@@ -29,6 +30,8 @@ from migrator.target.delivery import Delivery
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
 from migrator.target.record import Record
+
+MADE = "made"  # below the state directory: what was made for containers that come, by migration
 
 
 class Incoming:
@@ -50,7 +53,7 @@ class Incoming:
         self._arrival: Arrival = ParkedRestore(hall, proposal, *places, self._drain, stale=stale, pod=self._pod)
         if proposal.method is Method.COLD:
             self._arrival = CreatedContainer(hall, proposal, *places)
-        self._volumes = Volumes(proposal.container)
+        self._volumes = Volumes(proposal.container, hall.state / MADE / f"{self._id}.json")
         self.delivery = Delivery(self._drain, self.record, Disks(self._volumes.places), proposal.method)
         self._stale = stale
         self._restored_in_ms = 0.0
@@ -148,7 +151,10 @@ class Incoming:
 
     @property
     def given_up(self) -> bool:
-        """Say whether somebody removed the container of a lost drain."""
+        """Say whether somebody removed the container of a lost drain.
+
+        Raises `LifeboatError` when podman cannot tell.
+        """
         known = self._arrival.known_as
         return not known or not podman.has_container(known)
 
@@ -268,11 +274,12 @@ class Incoming:
     def _remove(self) -> None:
         """Kill what is here and remove it; the tree first, then what holds its userfaultfds.
 
-        Only what came by this migration: of its name there may be another, which is somebody else's.
+        Only what came by this migration: of its name there may be another, which is somebody else's. Raises
+        `LifeboatError`, and the ban stays, when it may still be here.
         """
         if tombstone.is_banned(self._hall.state, self.proposal.container):
             if known := self._arrival.known_as:
-                podman.remove_container(known)
+                removal.remove(known, self.proposal.container.name)
             self._arrival.withdraw()
             tombstone.lift(self._hall.state, self.proposal.container)
 
@@ -282,6 +289,7 @@ class Incoming:
         self.delivery.close()
         with suppress(LifeboatError):
             self._arrival.close()
+        self._volumes.keep()
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         tombstone.disallow(self.proposal.container)

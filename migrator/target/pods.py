@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from migrator.admission.rules import Joined
-from migrator.errors import ExecutionError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.files import write_whole
 from migrator.model import PodFacts, Value
 from migrator.network import gate
@@ -97,15 +97,22 @@ class IncomingPod:
             self._coming.discard(migration)
             if self._coming:
                 return
-            made = self._made()
-            if made is not None and not any(podman.has_container(member) for member in self._pod.members):
-                remove_pod(made.pod)
-                if has_pod(made.pod):
-                    _log.error("podman does not remove the pod %s; it stays banned from starting", self._pod.name)
-                else:
-                    tombstone.lift_infra(self._state, made.infra)
+            try:
+                self._remove_empty()
+            except LifeboatError as error:  # it stays as it is, banned unless it was committed
+                _log.error("whether anybody stays in the pod %s is not known: %s", self._pod.name, error)
             self._record.unlink(missing_ok=True)
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _remove_empty(self) -> None:
+        made = self._made()
+        if made is None or any(podman.has_container(member) for member in self._pod.members):
+            return
+        remove_pod(made.pod)
+        if has_pod(made.pod):
+            _log.error("podman does not remove the pod %s; it stays banned from starting", self._pod.name)
+        else:
+            tombstone.lift_infra(self._state, made.infra)
 
     def _made(self) -> _Made | None:
         with suppress(OSError, ValueError):

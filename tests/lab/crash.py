@@ -23,7 +23,7 @@ from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.image import BASE
 from tests.lab.lab import Lab
-from tests.lab.leftovers import leftovers
+from tests.lab.leftovers import leftovers, volumes
 from tests.lab.settings import CHECKOUT
 from tests.lab.stops import Stop, Turnstile, stop_named
 from tests.lab.traffic import PORT, ask
@@ -333,6 +333,8 @@ class Cell:
         if not called:
             for host in (self.source, self.target):
                 verdict.wrong += [f"{host.name}: {left}" for left in leftovers(host)]
+            if places == [self.source.name] and self._method != ROLLBACK:  # that one had come, with its volume
+                verdict.wrong += [f"beta: a volume {name}" for name in volumes(self.target)]
         self._ready = not called and not verdict.wrong
 
     def _rests(self) -> bool:

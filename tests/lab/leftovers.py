@@ -9,7 +9,7 @@ def leftovers(host: Host) -> list[str]:
     """Return what a migration has left on a host that should be clean."""
     found = []
     places = ["/run/lifeboat/migrations", "/run/lifeboat/allowed", "/run/lifeboat/pods"]
-    places += [f"/var/lib/lifeboat/{name}" for name in ("banned", "staging", "pods")]
+    places += [f"/var/lib/lifeboat/{name}" for name in ("banned", "staging", "made", "pods")]
     if files := host.run(["find", *places, "-mindepth", "1"], check=False).output.split():
         found.append(f"files {files[:3]}")
     units = host.run(["systemctl", "list-units", "--plain", "--no-legend", "lifeboat-*"]).output.splitlines()
@@ -31,3 +31,11 @@ def leftovers(host: Host) -> list[str]:
     if processes := host.run(["sh", "-c", ours]).output:
         found.append(f"processes {processes.splitlines()[:3]}")
     return found
+
+
+def volumes(host: Host) -> list[str]:
+    """Return the volumes of a host: one to which nothing came has none that came, even half, with a container.
+
+    Where a container was they stay when it goes, for it may come back.
+    """
+    return host.run(["podman", "volume", "ls", "--quiet"]).output.split()

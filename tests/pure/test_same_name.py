@@ -36,13 +36,15 @@ class Podman:
 
     def run(self, argv: Sequence[str], *, check: bool = True, **_: object) -> CommandResult:
         """As `command.run`."""
+        if argv[2] == "exists":
+            return CommandResult(tuple(argv), int(not self._find(argv[-1])), "", "")
         output, errors = self._answer(list(argv))
         if check and errors:
             raise CommandError(errors, code="command-failed")
         return CommandResult(tuple(argv), 125 if errors else 0, output, errors)
 
     def _answer(self, argv: list[str]) -> tuple[str, str]:
-        found = [item for item, (name, _) in self.known.items() if argv[-1] in (item, name)]
+        found = self._find(argv[-1])
         if argv[1] == "create":
             name, (origin,) = argv[argv.index("--name") + 1], (word for word in argv if ORIGIN in word)
             if any(name == taken for taken, _ in self.known.values()):
@@ -56,6 +58,9 @@ class Podman:
                 [self._inspected(item) for item in found]
             ), "" if found else "Error: no such container"
         return "", ""
+
+    def _find(self, word: str) -> list[str]:
+        return [item for item, (name, _) in self.known.items() if word in (item, name)]
 
     def _inspected(self, identifier: str) -> dict[str, object]:
         origin = self.known[identifier][1]

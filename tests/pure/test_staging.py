@@ -40,11 +40,14 @@ from pathlib import Path
 words = sys.argv[1:]
 path = Path(os.environ["PODMAN_PLACE"], words[-1])
 if words[0] != "volume":
-    sys.exit(1)
+    sys.exit("Error: no such container" if words[1] == "inspect" else 1)
 elif words[1] == "exists":
     sys.exit(not path.exists())
 elif words[1] == "create":
     path.mkdir()
+elif words[1] == "inspect" and not path.exists():
+    print("[]")
+    sys.exit(f"Error: no such volume {{path.name}}")
 elif words[1] == "inspect":
     print(json.dumps([{{"Name": path.name, "Mountpoint": str(path)}}]))
 elif words[1] == "rm":
