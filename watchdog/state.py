@@ -44,6 +44,7 @@ class Circumstances:
     automatic: bool = True
     paused: bool = False
     clustered: bool = True
+    shut: str = ""  # why a host of a cluster can move nothing at all
     surveyed: bool = True  # the other hosts were asked how they are
     storm: str = ""  # why signals alone are not believed now
     evacuation_ended: bool = False
@@ -60,6 +61,8 @@ class Circumstances:
             return "paused by an admin"
         if not self.automatic:
             return "evacuation.automatic is off"
+        if self.shut:
+            return self.shut
         if not self.clustered:
             return "this host belongs to no cluster"
         return f"not moved on signals alone, as {self.storm}" if self.storm else ""

@@ -34,9 +34,10 @@ from watchdog.admin import AdminServer
 from watchdog.alerts.model import AlertSettings, Event, Kind, Severity, Webhook
 from watchdog.cli import client
 from watchdog.cli.main import main
-from watchdog.daemon.daemon import Daemon, Places
+from watchdog.daemon.daemon import Daemon
 from watchdog.daemon.losses import Losses
 from watchdog.daemon.order import Cause, Order, OrderFile
+from watchdog.daemon.places import Places
 from watchdog.settings import EvacuationSettings, Settings
 from watchdog.signals.model import Device, DeviceKind, Reading
 from watchdog.signals.places import StorageFacts

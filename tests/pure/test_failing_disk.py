@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from migrator.errors import ExecutionError
+from migrator.errors import ExecutionError, PrerequisiteError
 from migrator.model import MigrationOutcome
+from migrator.peers.membership import PeerDirectory
 from tests.pure.test_alerts import Receiver, event, receiver
 from tests.pure.test_daemon import DISK, FakeEngine, House, command, served
 from watchdog.alerts import enduring
@@ -301,3 +302,22 @@ def test_an_outbox_that_cannot_be_opened_is_opened_later(receiver: Receiver, tmp
     after = Outbox(tmp_path / "state/outbox.db")
     assert len(after.rows()) == 1
     after.close()
+
+
+def test_a_daemon_that_starts_on_such_a_disk_watches_and_alerts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House(tmp_path, None)
+    monkeypatch.setattr(PeerDirectory, "joined", property(lambda _: True))
+    monkeypatch.setattr(PeerDirectory, "host", property(lambda _: "alpha"))
+    (tmp_path / "state/journal.db").mkdir()  # SQLite: "unable to open database file", as on a read-only disk
+    for _ in range(3):
+        house.daemon._join_cluster()
+    assert caplog.text.count("nothing can be moved until it can") == 1
+    house.read(1.0)
+    assert house.tick(2) is HostState.FAILING
+    (alert,) = house.alerts()
+    assert "failing, but the journal" in alert.text
+    assert "cannot be used: unable to open database file" in alert.text
+    with pytest.raises(PrerequisiteError, match="nothing can be moved: the journal"):
+        house.daemon.moving()

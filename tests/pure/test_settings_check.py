@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.pure.test_daemon import House
-from watchdog.daemon.daemon import Places
 from watchdog.daemon.main import check
+from watchdog.daemon.places import Places
 from watchdog.toml_files import FileError
 
 

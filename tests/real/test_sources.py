@@ -15,7 +15,8 @@ import pytest
 
 from tests.real.test_signals import LONG_S, Told, file_system, told, watch
 from watchdog.alerts.model import AlertSettings, Event, Kind, Webhook
-from watchdog.daemon.daemon import Daemon, Places
+from watchdog.daemon.daemon import Daemon
+from watchdog.daemon.places import Places
 from watchdog.settings import Settings
 from watchdog.signals.arrays import ArraysReader
 from watchdog.signals.disks import DisksReader

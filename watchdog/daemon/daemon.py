@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from migrator.engine import Engine
-from migrator.errors import PrerequisiteError
+from migrator.errors import ExecutionError, PrerequisiteError
 from migrator.health import Health, Lead, Verdict
 from migrator.model import EvacuationPlan, Method, MigrationOutcome
 from migrator.peers.membership import PeerDirectory
@@ -28,15 +27,14 @@ from watchdog.daemon.ledger import Ledger
 from watchdog.daemon.losses import Losses
 from watchdog.daemon.order import Cause, Order
 from watchdog.daemon.peering import Peering
+from watchdog.daemon.places import Places
 from watchdog.daemon.probing import probe
 from watchdog.daemon.readiness import Readiness
 from watchdog.daemon.readings import Readings
 from watchdog.daemon.storm_watch import StormWatch
 from watchdog.daemon.telling import Telling
 from watchdog.daemon.warm_up import WarmUp
-from watchdog.paths import DIRECTORY, RUNTIME, STATE
 from watchdog.policy.evaluate import Assessment
-from watchdog.policy.load import LOCAL, SHIPPED
 from watchdog.policy.model import Policy
 from watchdog.policy.nearness import nearness
 from watchdog.settings import Settings, own_name
@@ -50,17 +48,6 @@ LEAD_S = {Lead.DAYS: 86400.0, Lead.MINUTES: 300.0, Lead.SECONDS: 30.0}
 """How long a host lasts at the least when a rule says days, minutes or seconds: plans must fit in it."""
 
 _log = logging.getLogger("lifeboatd")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the daemon's files are; tests have their own."""
-
-    directory: Path = DIRECTORY
-    state: Path = STATE
-    runtime: Path = RUNTIME
-    shipped: Path = SHIPPED
-    local: Path = LOCAL
 
 
 @dataclass
@@ -90,6 +77,7 @@ class Daemon:
         self.engine: Engine | None = None
         self.sentence = "starting"
         self._peering: Peering | None = None
+        self._shut = ""  # why there is no engine, though this host belongs to a cluster
         self.evacuations = Evacuations(
             self.jobs,
             self.settings.evacuation,
@@ -204,6 +192,7 @@ class Daemon:
             automatic=self.settings.evacuation.automatic,
             paused=self.flags.flags.paused,
             clustered=self.engine is not None,
+            shut=self._shut,
             surveyed=self.storm_watch.latest is not None,
             storm=self._storm(),
             evacuation_ended=not self.evacuations.running,
@@ -339,6 +328,8 @@ class Daemon:
 
     def moving(self) -> Engine:
         """Return the engine; raises `PrerequisiteError` while the host belongs to no cluster."""
+        if self.engine is None and self._shut:
+            raise PrerequisiteError(f"nothing can be moved: {self._shut}", code="journal", temporary=True)
         if self.engine is None:
             raise PrerequisiteError(
                 "this host belongs to no cluster, so nothing can be moved",
@@ -363,10 +354,27 @@ class Daemon:
             self.evacuations.stop()
 
     def _join_cluster(self) -> None:
-        """Open the doors to peers as soon as this host belongs to a cluster."""
+        """Open the doors to peers as soon as this host belongs to a cluster and its journal can be used."""
         if self.engine is not None or not self.members.joined:
             return
         self.host = self.members.host
+        try:
+            engine = self._new_engine()
+        except ExecutionError as error:
+            if error.code != "journal":
+                raise
+            if not self._shut:
+                _log.error("nothing can be moved until it can: %s", error)
+            self._shut = error.message
+            return
+        self._shut = ""
+        self._peering = Peering(engine, self.members, self.settings.listen.address)
+        self._peering.start()
+        self.engine = engine
+        engine.recover(self.telling.outcome, self.telling.call_a_human)
+        self.evacuations.take_up(self.host, engine)
+
+    def _new_engine(self) -> Engine:
         engine = Engine(
             host=self.host,
             settings=self.settings.migrator,
@@ -377,11 +385,7 @@ class Daemon:
             health=self.health,
         )
         engine.take_up()
-        self._peering = Peering(engine, self.members, self.settings.listen.address)
-        self._peering.start()
-        self.engine = engine
-        engine.recover(self.telling.outcome, self.telling.call_a_human)
-        self.evacuations.take_up(self.host, engine)
+        return engine
 
     def health(self) -> Health:
         """Return how this host is, as its peers are told."""

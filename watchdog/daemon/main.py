@@ -13,8 +13,9 @@ from pathlib import Path
 import watchdog
 from migrator.errors import LifeboatError, PrerequisiteError
 from watchdog.admin import AdminServer
-from watchdog.daemon.daemon import Daemon, Places
+from watchdog.daemon.daemon import Daemon
 from watchdog.daemon.heartbeat import notify
+from watchdog.daemon.places import Places
 from watchdog.paths import ADMIN_SOCKET, SETTINGS
 from watchdog.policy.load import load_policy, timing_of
 from watchdog.settings import load_settings
