@@ -139,6 +139,7 @@ def test_what_may_still_be_at_its_source_stays_banned(
         holding=cast(Holding, Released()),
         timeline=Timeline(shared.journal, "0a0a", "web", lambda _: None),
         company=Company(shared.journal, ("0a0a",)),
+        epoch=2,
     )
     if code:
         with pytest.raises(ExecutionError) as kept:
