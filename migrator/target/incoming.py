@@ -216,6 +216,7 @@ class Incoming:
         """Clear away a committed container that a human has resumed at the source."""
         with self._lock:
             self._remove()
+            self._hall.checkpoints.remove(self.proposal.container.id)  # it is of the past, and runs elsewhere
             self._standing = Standing.YIELDED
             self._end(Phase.LOST, "a human resumed it at the source")
 
@@ -227,6 +228,7 @@ class Incoming:
             self.fell()
             tombstone.clear(self._hall.state, self.proposal.container)
             self._arrival.start_anew()
+            self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{self._reason or 'the memory did not come'}; started anew from its files")
 
@@ -258,6 +260,7 @@ class Incoming:
             self.check_lost()
             self._hall.journal.seal_all(self.proposal.together, Fate.FORGET)
             self._remove()
+            self._hall.checkpoints.remove(self.proposal.container.id)
             self._end(Phase.LOST, f"{self._reason}; a human threw it away")
 
     def check_lost(self) -> None:
