@@ -40,6 +40,7 @@ class Incoming:
     def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False, adopted: bool = True) -> None:
         """`stale` says that it starts from a checkpoint of the past; not `adopted`: an earlier daemon began it."""
         self.adopted = adopted
+        self._reserved = not adopted  # this host has taken it on; until then what has its name or id is another's
         self._hall = hall
         self.proposal = proposal
         self._id = proposal.migration
@@ -91,8 +92,7 @@ class Incoming:
         Raises `ExecutionError` while nobody knows, after this daemon's start.
         """
         with self._lock:
-            if not self.adopted:
-                raise ExecutionError("nobody here knows yet how it stands", code="not-taken-up", temporary=True)
+            self._check_adopted()
             self._follow_pod()
             if self._standing is Standing.DRAINING:
                 if self.delivery.look().state is SinkState.LOST:
@@ -144,6 +144,16 @@ class Incoming:
         if self._standing is not wanted:
             raise ExecutionError(f"this migration is {self._standing} here, not {wanted}", code=f"not-{wanted}")
 
+    def _check_reserved(self) -> None:
+        """Raise `ExecutionError` unless this host has taken it on, and knows what became of it since."""
+        if not self._reserved:
+            raise ExecutionError("this migration was not taken on here", code="not-reserved")
+        self._check_adopted()
+
+    def _check_adopted(self) -> None:
+        if not self.adopted:
+            raise ExecutionError("nobody here knows yet how it stands", code="not-taken-up", temporary=True)
+
     @property
     def remains(self) -> bool:
         """Say whether the tree is here; it is not when this host was down meanwhile."""
@@ -172,9 +182,10 @@ class Incoming:
                 return
             self.record.abort()
             self._reason = reason
-            self._arrival.abort()
-            self._remove()
-            self._volumes.remove()
+            if self._reserved:
+                self._arrival.abort()
+                self._remove()
+                self._volumes.remove()
             self._standing = Standing.ABORTED
             self._end(Phase.ABORTED, reason)
 
@@ -295,7 +306,8 @@ class Incoming:
         self._volumes.keep()
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
-        tombstone.disallow(self.proposal.container)
+        if self._reserved:
+            tombstone.disallow(self.proposal.container)
         if self._pod is not None:
             self._pod.leave(self._id)
         self.record.end(phase, reason, report)
