@@ -14,6 +14,7 @@ from migrator.errors import CallAHumanError, LifeboatError
 from migrator.model import Method, MigrationOutcome, Phase
 from migrator.names import new_id
 from migrator.peers.neighbours import Neighbours
+from migrator.protocol.journal import Decision, Entry, Fate, Side
 from migrator.protocol.messages import ParkRequest, Proposal
 from migrator.storage import local
 from migrator.storage.disks import write_out
@@ -39,7 +40,7 @@ class Revival:
         if not (kept := self._hall.checkpoints.kept):
             return ()
         told = self._look()
-        lonely = [item for item in kept if item.source not in told or self._is_ours(item)]
+        lonely = [item for item in kept if item.source not in told or self._lost_here(item) is not None]
         return tuple((item, self._refusal(item, told, declared_dead=False)) for item in lonely)
 
     def find(self, word: str) -> Kept | None:
@@ -62,12 +63,13 @@ class Revival:
     def start(self, kept: Kept, *, declared_dead: bool) -> MigrationOutcome:
         """Let a container run here from its checkpoint; raises `CallAHumanError` when its source may live."""
         if refused := self.refusal(kept, declared_dead=declared_dead):
-            raise CallAHumanError(
-                f"two copies could run: {refused}",
-                code="not-proved",
-                hint=f"make sure that {kept.source} is dead, and stays so, before you say that it is",
-            )
-        return self._start(kept, self._wanted(kept), None)
+            raise _not_proved(kept, refused)
+        wanted = self._wanted(kept)
+        if (lost := self._lost_here(kept)) is not None:  # from here on it is not yielded to its source any more
+            sealed = self._hall.journal.seal_all(lost.together, Fate.FALL_BACK)
+            if sealed is not Fate.FALL_BACK:
+                raise _not_proved(kept, f"{sealed} was decided here of {lost.migration}")
+        return self._start(kept, wanted, None)
 
     def _wanted(self, kept: Kept) -> tuple[Proposal, ParkRequest]:
         """Return what is wanted of this host, if it may be; raises `PrerequisiteError`."""
@@ -105,7 +107,7 @@ class Revival:
 
     def _refusal(self, kept: Kept, told: Mapping[str, Collection[str]], *, declared_dead: bool) -> str:
         """Return why it may not be started, by what the hosts say; empty when it may."""
-        if self._is_ours(kept):
+        if self._lost_here(kept) is not None:
             return ""
         if kept.source in told:
             return f"{kept.source} answers, and the container is there"
@@ -128,15 +130,40 @@ class Revival:
             write_out(aside)
         reception.touch()
 
-    def _is_ours(self, kept: Kept) -> bool:
-        """Say whether the container was committed to this host since, and did not come to run here."""
-        return self._hall.journal.epoch(kept.container.id) > kept.epoch
+    def _lost_here(self, kept: Kept) -> Proposal | None:
+        """Return how the container came to be this host's since, and was lost; None when it may be another's now.
+
+        It may be where that migration has yielded to its source, or was thrown away, or was not the last one.
+        """
+        epoch = self._hall.journal.epoch(kept.container.id)
+        if epoch <= kept.epoch:
+            return None
+        for entry in filter(_is_lost, self._hall.journal.entries()):
+            proposal = Proposal.model_validate_json(entry.request)
+            if (proposal.container.id, proposal.epoch) == (kept.container.id, epoch):
+                return proposal
+        return None
 
     def _look(self) -> Mapping[str, Collection[str]]:
         """Return the containers of every host that answers, all asked at once; of one that only refuses, none."""
         told, silent = self._neighbours.facts()
         refusing = {item.host: () for item in silent if item.code != UNREACHABLE}
         return {**refusing, **{facts.host: facts.container_names for facts in told}}
+
+
+def _is_lost(entry: Entry) -> bool:
+    """Say whether a migration to this host is over that was committed, and whose memory did not come."""
+    over = entry.settled and entry.outcome is not None and entry.outcome.phase is Phase.LOST
+    ours = entry.decision is Decision.COMMIT and entry.fate in (None, Fate.FALL_BACK)
+    return entry.side is Side.TARGET and over and ours
+
+
+def _not_proved(kept: Kept, why: str) -> CallAHumanError:
+    return CallAHumanError(
+        f"two copies could run: {why}",
+        code="not-proved",
+        hint=f"make sure that {kept.source} is dead, and stays so, before you say that it is",
+    )
 
 
 def told_of(kept: Kept) -> str:

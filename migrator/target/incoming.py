@@ -40,6 +40,7 @@ class Incoming:
     def __init__(self, hall: Hall, proposal: Proposal, *, stale: bool = False, adopted: bool = True) -> None:
         """`stale` says that it starts from a checkpoint of the past; not `adopted`: an earlier daemon began it."""
         self.adopted = adopted
+        self._reserved = not adopted  # this host has taken it on; until then what has its name or id is another's
         self._hall = hall
         self.proposal = proposal
         self._id = proposal.migration
@@ -91,8 +92,7 @@ class Incoming:
         Raises `ExecutionError` while nobody knows, after this daemon's start.
         """
         with self._lock:
-            if not self.adopted:
-                raise ExecutionError("nobody here knows yet how it stands", code="not-taken-up", temporary=True)
+            self._check_adopted()
             self._follow_pod()
             if self._standing is Standing.DRAINING:
                 if self.delivery.look().state is SinkState.LOST:
@@ -144,6 +144,16 @@ class Incoming:
         if self._standing is not wanted:
             raise ExecutionError(f"this migration is {self._standing} here, not {wanted}", code=f"not-{wanted}")
 
+    def _check_reserved(self) -> None:
+        """Raise `ExecutionError` unless this host has taken it on, and knows what became of it since."""
+        if not self._reserved:
+            raise ExecutionError("this migration was not taken on here", code="not-reserved")
+        self._check_adopted()
+
+    def _check_adopted(self) -> None:
+        if not self.adopted:
+            raise ExecutionError("nobody here knows yet how it stands", code="not-taken-up", temporary=True)
+
     @property
     def remains(self) -> bool:
         """Say whether the tree is here; it is not when this host was down meanwhile."""
@@ -172,9 +182,10 @@ class Incoming:
                 return
             self.record.abort()
             self._reason = reason
-            self._arrival.abort()
-            self._remove()
-            self._volumes.remove()
+            if self._reserved:
+                self._arrival.abort()
+                self._remove()
+                self._volumes.remove()
             self._standing = Standing.ABORTED
             self._end(Phase.ABORTED, reason)
 
@@ -216,6 +227,7 @@ class Incoming:
         """Clear away a committed container that a human has resumed at the source."""
         with self._lock:
             self._remove()
+            self._hall.checkpoints.remove(self.proposal.container.id)  # it is of the past, and runs elsewhere
             self._standing = Standing.YIELDED
             self._end(Phase.LOST, "a human resumed it at the source")
 
@@ -227,6 +239,7 @@ class Incoming:
             self.fell()
             tombstone.clear(self._hall.state, self.proposal.container)
             self._arrival.start_anew()
+            self._hall.checkpoints.remove(self.proposal.container.id)
             self._standing = Standing.FELL_BACK
             self._end(Phase.LOST, f"{self._reason or 'the memory did not come'}; started anew from its files")
 
@@ -258,6 +271,7 @@ class Incoming:
             self.check_lost()
             self._hall.journal.seal_all(self.proposal.together, Fate.FORGET)
             self._remove()
+            self._hall.checkpoints.remove(self.proposal.container.id)
             self._end(Phase.LOST, f"{self._reason}; a human threw it away")
 
     def check_lost(self) -> None:
@@ -292,7 +306,8 @@ class Incoming:
         self._volumes.keep()
         shutil.rmtree(self._staging, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
-        tombstone.disallow(self.proposal.container)
+        if self._reserved:
+            tombstone.disallow(self.proposal.container)
         if self._pod is not None:
             self._pod.leave(self._id)
         self.record.end(phase, reason, report)

@@ -44,6 +44,7 @@ class Reception(Incoming):
             needs_image = require_fit(self._hall, self.proposal.container, copy_image=self.proposal.copy_image)
             tombstone.check_hook()
             self.record.begin()
+            self._reserved = True
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             accepted = Accepted(migration=self._id, needs_image=needs_image, pager_port=0)
             if self.proposal.method is Method.LAZY:
@@ -54,7 +55,8 @@ class Reception(Incoming):
             return accepted
 
     def tree_path(self, tree: str) -> Path:
-        """Return where a tree of this migration lies here; raises `PrerequisiteError` for any other name."""
+        """Return where a tree of this migration lies here; raises `LifeboatError` for any other name."""
+        self._check_reserved()
         if tree == LAYER:
             return self._arrival.layer()
         if tree == SHARED_MEMORY and (path := self._arrival.shared_memory()):
@@ -70,14 +72,19 @@ class Reception(Incoming):
         with self._lock:
             if self._pod is None or self._standing is not Standing.RESERVED:
                 return self._pod.joined if self._pod is not None else None
+            self._check_reserved()
             return self._pod.make()
 
     def park(self, request: ParkRequest) -> None:
-        """Prepare everything up to the last step; the request was looked through."""
+        """Prepare everything up to the last step; the request was looked through.
+
+        Raises `ExecutionError` where no reservation was taken: a container of this id may be this host's own.
+        """
         with self._lock:
             if self._standing is not Standing.RESERVED:
                 self._check(Standing.PARKED)
                 return
+            self._check_reserved()
             tombstone.ban(
                 self._hall.state, self.proposal.container, unit=self.proposal.container.quadlet is not None
             )

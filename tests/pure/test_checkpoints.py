@@ -22,12 +22,16 @@ from migrator.model import (
     Rejection,
     VolumeMount,
 )
-from migrator.protocol.journal import Decision, Journal, Side
-from migrator.protocol.messages import Keep, ParkRequest
+from migrator.protocol.journal import Decision, Fate, Journal, Side
+from migrator.protocol.messages import Keep, ParkRequest, Proposal, Standing
 from migrator.recovery.revival import Revival
+from migrator.runtime import podman
+from migrator.settings import MigratorSettings
 from migrator.storage.sync import LAYER, SHARED_MEMORY
 from migrator.target import checkpoints
 from migrator.target.checkpoints import Checkpoints, Kept, Place
+from migrator.target.reception import Reception
+from tests.pure.halls import hall_in
 from tests.pure.values import container
 from watchdog.daemon.warm_up import WarmUp
 from watchdog.state import HostState
@@ -253,7 +257,7 @@ class Others:
         (None, (), 3, True, ""),
         (None, None, 3, True, ""),
         (None, ("web",), 3, True, "gamma has a container named web"),
-        (("web",), ("web",), 4, False, ""),  # it was committed to this host since, and lost here
+        (("web",), ("web",), 4, False, "alpha answers"),  # it went somewhere since, nobody knows how
     ],
 )
 def test_a_checkpoint_starts_only_where_no_other_copy_can_run(
@@ -273,7 +277,93 @@ def test_a_checkpoint_starts_only_where_no_other_copy_can_run(
     assert revival.find("web") == revival.find("one") == kept
     said = revival.refusal(kept, declared_dead=dead)
     assert (refused in said) if refused else said == ""
-    assert (kept in [item for item, _ in revival.orphans()]) == (alpha is None or epoch > kept.epoch)
+    assert (kept in [item for item, _ in revival.orphans()]) == (alpha is None)
     if refused:
         with pytest.raises(CallAHumanError, match="two copies"):
             revival.start(kept, declared_dead=dead)
+
+
+def came_and_was_lost(journal: Journal, epoch: int, phase: Phase = Phase.LOST) -> None:
+    """Let the journal know a migration of the container to this host that was committed, and how it ended."""
+    words = {"migration": "0a0a", "source": "alpha", "container": WEB, "method": Method.LAZY, "copy_image": False}
+    offered = Proposal.model_validate({**words, "epoch": epoch})
+    journal.begin("0a0a", Side.TARGET, "web", offered.model_dump_json())
+    journal.decide("0a0a", Decision.COMMIT)
+    journal.learn_epoch(WEB.id, epoch)
+    ended = MigrationOutcome(
+        migration="0a0a", container="web", source="alpha", target="beta", method=Method.LAZY, phase=phase
+    )  # fmt: skip  # two lines of words
+    journal.finish(ended)
+
+
+@pytest.mark.parametrize(
+    ("fate", "phase", "latest", "proved"),
+    [
+        (None, Phase.LOST, 4, True),  # somebody removed what was lost
+        (Fate.FALL_BACK, Phase.LOST, 4, True),  # it made way for its checkpoint, and that did not start
+        (Fate.YIELD, Phase.LOST, 4, False),  # a human resumed it at its source
+        (Fate.FORGET, Phase.LOST, 4, False),
+        (None, Phase.DONE, 4, False),  # it ran here, and may have left again
+        (None, Phase.LOST, 5, False),  # it was somebody else's since
+    ],
+)
+def test_a_checkpoint_needs_no_proof_only_where_its_container_was_lost_last(
+    tmp_path: Path, fate: Fate | None, phase: Phase, latest: int, *, proved: bool
+) -> None:
+    store, journal = Checkpoints(tmp_path), Journal(tmp_path / "journal.db")
+    kept = bring(store, "one", "x")
+    came_and_was_lost(journal, 4, phase)
+    if fate is not None:
+        journal.seal("0a0a", fate)
+    journal.learn_epoch(WEB.id, latest)
+    hall = SimpleNamespace(checkpoints=store, journal=journal, host="beta")
+    revival = Revival(cast(Any, hall), cast(Any, None), cast(Any, Others(alpha=("web",))))
+    assert revival.orphans() == (((kept, ""),) if proved else ())
+    assert bool(revival.refusal(kept, declared_dead=True)) is not proved
+
+
+def test_what_starts_from_its_checkpoint_is_not_yielded_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    kept = bring(hall.checkpoints, "one", "x")
+    came_and_was_lost(hall.journal, 4)
+    revival = Revival(hall, cast(Any, None), cast(Any, Others(alpha=("web",))))
+    monkeypatch.setattr(revival, "_wanted", lambda _: None)
+    started: list[Kept] = []
+    monkeypatch.setattr(revival, "_start", lambda kept, *_: started.append(kept))
+    revival.start(kept, declared_dead=False)
+    assert started == [kept]
+    assert hall.journal.seal("0a0a", Fate.YIELD) is Fate.FALL_BACK
+
+    def yield_first(_: Kept) -> None:
+        hall.journal.seal("0b0b", Fate.YIELD)
+
+    lost = Proposal.model_validate_json(hall.journal.entries()[0].request)
+    monkeypatch.setattr(revival, "_lost_here", lambda _: lost.model_copy(update={"migration": "0b0b"}))
+    monkeypatch.setattr(revival, "_wanted", yield_first)
+    with pytest.raises(CallAHumanError, match="yield was decided here"):
+        revival.start(kept, declared_dead=False)
+    assert started == [kept]
+
+
+@pytest.mark.parametrize("word", ["stay_away", "fall_back", "forget", "make_way", "abort"])
+def test_a_checkpoint_goes_with_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Out of date, it could start a second copy; but what goes back to it, or never came, still needs it."""
+    hall = hall_in(tmp_path, MigratorSettings())
+    kept = bring(hall.checkpoints, "one", "x")
+    words = {"migration": "0a0a", "source": "alpha", "container": WEB, "method": Method.FULL, "copy_image": False}
+    reception = Reception(hall, Proposal.model_validate({**words, "epoch": 4}))
+    reception.record.begin()
+    if word != "abort":
+        reception.record.commit()
+    reception._standing, reception._opened_at = Standing.LOST, 1.0
+    monkeypatch.setattr(podman, "kill_and_wait", lambda _: None)
+    for deed in ("start_anew", "put_aside", "abort"):
+        monkeypatch.setattr(reception._arrival, deed, lambda *_: None)
+    given = {"abort": ("it stays",), "make_way": (tmp_path,)}
+    getattr(reception, word)(*given.get(word, ()))
+    assert reception.ended
+    assert hall.checkpoints.kept == ((kept,) if word in ("make_way", "abort") else ())

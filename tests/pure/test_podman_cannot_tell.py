@@ -236,6 +236,7 @@ def test_what_may_still_be_at_its_target_stays_banned(script: Podman, tmp_path: 
     reception = Reception(hall, offer_two()[0].model_copy(update={"company": (), "container": container("web")}))
     hall.journal.begin("0a0a", Side.TARGET, "web", reception.proposal.model_dump_json())
     facts = reception.proposal.container
+    reception._reserved = True
     tombstone.ban(tmp_path, facts)
     script.answer(status, READ_ONLY)
     with pytest.raises(LifeboatError):

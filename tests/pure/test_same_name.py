@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrator.command import CommandResult
-from migrator.errors import CommandError, PrerequisiteError
+from migrator.errors import CommandError, ExecutionError, PrerequisiteError
 from migrator.model import Method
 from migrator.protocol.messages import Accepted, ParkRequest, Proposal, Standing
 from migrator.runtime import podman, tombstone
@@ -19,7 +19,7 @@ from migrator.target.desk import Desk
 from migrator.target.reception import Reception
 from migrator.words import ORIGIN
 from tests.pure.halls import hall_in
-from tests.pure.values import container
+from tests.pure.values import container, pod
 
 OURS, THEIRS, MADE = "a" * 64, "b" * 64, "c" * 64
 REQUEST = ParkRequest(
@@ -88,6 +88,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
     def reserve(reception: Reception) -> Accepted:
         reception.record.begin()
+        reception._reserved = True
         return Accepted(migration=reception.proposal.migration, needs_image=False, pager_port=0)
 
     monkeypatch.setattr(Reception, "reserve", reserve)
@@ -162,6 +163,7 @@ def parked(
         monkeypatch.setattr(module, "run", asked.run)
     monkeypatch.setattr(arrival, "end_scope", lambda _: None)
     reception = Reception(hall_in(place, MigratorSettings()), offer("one", method=method))
+    reception._reserved = True
     tombstone.ban(place, reception.proposal.container)
     return reception
 
@@ -213,3 +215,56 @@ def test_what_is_created_is_known_by_where_it_came_from(tmp_path: Path, monkeypa
     reception.park(REQUEST)
     assert (reception.standing, known) == (Standing.PARKED, {MADE: ("web", OURS)})
     assert reception.tree_path("layer") == tmp_path / "upper"
+
+
+@pytest.mark.parametrize("method", [Method.FULL, Method.COLD])
+def test_a_refused_offer_can_do_nothing_to_what_has_its_id_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    """A member of the cluster may know the id of any container, and offer one of that id."""
+    known = {OURS: ("mine", "")}
+    monkeypatch.setattr(podman, "run", Podman(tmp_path, known).run)
+    monkeypatch.setattr(created, "run", Podman(tmp_path, known).run)
+    monkeypatch.setattr(arrival, "end_scope", lambda _: None)
+    monkeypatch.setattr(tombstone, "ALLOWED", tmp_path / "allowed")
+    desk = Desk(hall_in(tmp_path, MigratorSettings(accept_privileged=True)), lambda: "", lambda: 1 << 40)
+    proposal = offer("one", method=method)
+    with pytest.raises(PrerequisiteError) as refused:
+        desk.reserve(proposal)
+    assert refused.value.code == "target-name-taken"
+    reception = desk.reception("one", "alpha")
+    for ask in (lambda: reception.park(REQUEST), lambda: reception.tree_path("layer")):
+        with pytest.raises(ExecutionError) as not_reserved:
+            ask()
+        assert not_reserved.value.code == "not-reserved"
+    assert not tombstone.is_banned(tmp_path, proposal.container)
+    tombstone.ban(tmp_path, proposal.container)  # it is just leaving this host
+    with tombstone.allowed(OURS):
+        reception.abort("the source withdrew")
+        assert (tmp_path / "allowed" / OURS).exists()
+    assert reception.ended
+    assert known == {OURS: ("mine", "")}
+    assert tombstone.is_banned(tmp_path, proposal.container)
+
+
+def test_a_refused_member_makes_no_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podman, "run", Podman(tmp_path, {OURS: ("mine", "")}).run)
+    member = offer("one").model_copy(
+        update={"company": ("one",), "container": container("web", id=OURS, pod=pod())}
+    )
+    desk = Desk(hall_in(tmp_path, MigratorSettings()), lambda: "", lambda: 1 << 40)
+    with pytest.raises(PrerequisiteError):
+        desk.reserve(member)
+    with pytest.raises(ExecutionError) as not_reserved:
+        desk.reception("one", "alpha").joined()
+    assert not_reserved.value.code == "not-reserved"
+
+
+def test_nothing_is_parked_or_written_before_it_is_known_how_it_stands(tmp_path: Path) -> None:
+    """A daemon was started again, and podman does not answer: the container may run here."""
+    reception = Reception(hall_in(tmp_path, MigratorSettings()), offer("one"), adopted=False)
+    for ask in (lambda: reception.park(REQUEST), lambda: reception.tree_path("layer")):
+        with pytest.raises(ExecutionError) as unknown:
+            ask()
+        assert unknown.value.code == "not-taken-up"
+    assert not tombstone.is_banned(tmp_path, reception.proposal.container)
