@@ -6,7 +6,9 @@ All that a lab starts lives below `lifeboat-lab/NAME/`, so the kernel itself kno
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from migrator.errors import ExecutionError, PrerequisiteError
@@ -37,11 +39,17 @@ def create(cgroup: Path) -> None:
             (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
 
 
+def tree(cgroup: Path) -> tuple[Path, ...]:
+    """Return a cgroup and all below it; those that vanish meanwhile are not among them, or are gone."""
+    return tuple(Path(path) for path, _, _ in os.walk(cgroup))
+
+
 def processes(cgroup: Path) -> tuple[int, ...]:
     """Return the pids in a cgroup and all below it."""
     found: list[int] = []
-    for file in cgroup.rglob("cgroup.procs"):
-        found.extend(int(pid) for pid in file.read_text().split())
+    for each in tree(cgroup):
+        with suppress(FileNotFoundError):
+            found.extend(int(pid) for pid in (each / "cgroup.procs").read_text().split())
     return tuple(found)
 
 
@@ -63,6 +71,6 @@ def remove(cgroup: Path) -> None:
     """Kill a cgroup's processes and remove it with all below it."""
     kill(cgroup)
     if cgroup.exists():
-        for directory in sorted((path for path in cgroup.rglob("*") if path.is_dir()), reverse=True):
-            directory.rmdir()
-        cgroup.rmdir()
+        for directory in sorted(tree(cgroup), reverse=True):
+            with suppress(FileNotFoundError):
+                directory.rmdir()

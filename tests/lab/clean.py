@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from migrator.errors import ExecutionError, LifeboatError
@@ -64,9 +65,11 @@ def _unfinished(host: Host) -> list[int]:
     """
     found = []
     for side in ("source", "target"):
-        for file in host.cgroup.rglob(f"lifeboat-{side}-*.scope/cgroup.procs"):
+        for scope in cgroups.tree(host.cgroup):
+            if not fnmatch(scope.name, f"lifeboat-{side}-*.scope"):
+                continue
             with suppress(OSError):
-                for pid in file.read_text().split():
+                for pid in (scope / "cgroup.procs").read_text().split():
                     with suppress(OSError):
                         if Path(f"/proc/{pid}/comm").read_text() != "conmon\n":
                             found.append(int(pid))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from migrator.errors import CommandError, ExecutionError, LifeboatError
-from tests.lab import admin, cluster
+from tests.lab import admin, cgroups, cluster
 from tests.lab.clean import clean
 from tests.lab.host import Host
 from tests.lab.image import BASE
@@ -302,15 +302,15 @@ class Cell:
 
     def _runs(self, host: Host) -> bool:
         """Say whether processes of a container run and may speak; without podman, which may be kept waiting."""
-        for file in host.cgroup.rglob("cgroup.procs"):
+        for cgroup in cgroups.tree(host.cgroup):
             with suppress(OSError):
-                scope = next((part for part in file.parts if part.startswith("libpod-")), "")
+                scope = next((part for part in cgroup.parts if part.startswith("libpod-")), "")
                 if not scope or scope.startswith("libpod-conmon-"):
                     continue
-                pids = file.read_text().split()
+                pids = (cgroup / "cgroup.procs").read_text().split()
                 if not pids or Path(f"/proc/{pids[0]}/cmdline").read_bytes() == PAUSE:
                     continue
-                if not _told_to_freeze(file.parent) and not _behind_gate(host, int(pids[0])):
+                if not _told_to_freeze(cgroup) and not _behind_gate(host, int(pids[0])):
                     return True
         return False
 
