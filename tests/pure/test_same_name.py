@@ -11,6 +11,7 @@ import pytest
 from migrator.command import CommandResult
 from migrator.errors import CommandError, ExecutionError, PrerequisiteError
 from migrator.model import Method
+from migrator.protocol.journal import Journal, Side
 from migrator.protocol.messages import Accepted, ParkRequest, Proposal, Standing
 from migrator.runtime import podman, tombstone
 from migrator.settings import MigratorSettings
@@ -114,6 +115,16 @@ def test_a_second_one_of_a_name_or_an_id_waits_for_the_end_of_the_first(
     assert first.record.decision is None, "nothing is done to it"
     first.abort("the source withdrew")
     assert desk.reserve(offer("two", name, identifier, source)).migration == "two"
+
+
+def test_nobody_offers_under_the_name_of_a_migration_that_is_another_s(desk: Desk, tmp_path: Path) -> None:
+    """Whoever takes what leaves here knows its migration, whose rows and directory it would share."""
+    Journal(tmp_path / "journal.db").begin("away", Side.SOURCE, "web", "{}")
+    desk.reserve(offer("one"))
+    for migration in ("away", "one"):
+        with pytest.raises(PrerequisiteError, match=f"{migration} is no migration of gamma") as refused:
+            desk.reserve(offer(migration, "other", "d" * 64, "gamma"))
+        assert refused.value.code == "not-yours"
 
 
 def test_a_source_that_begins_anew_has_given_up_what_it_began(desk: Desk) -> None:
