@@ -16,3 +16,13 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     new.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Return when the names in a directory are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

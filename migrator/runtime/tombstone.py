@@ -24,6 +24,7 @@ from typing import Any
 
 from migrator.command import run
 from migrator.errors import PrerequisiteError
+from migrator.files import sync_directory
 from migrator.model import ContainerFacts
 from migrator.words import UNIT_LABEL, is_unit
 
@@ -219,8 +220,4 @@ def _write(path: Path, data: bytes) -> None:
 
 def _sync(directory: Path) -> None:
     if directory.is_dir():
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(directory)
