@@ -144,7 +144,7 @@ class Desk:
             )
 
     def _check_company(self, proposal: Proposal) -> None:
-        """One decision is written for all that a proposal names, and it itself: they have to be its source's own."""
+        """One decision is written for all that a proposal names, and it itself: they must be its source's own."""
         for entry in filter(None, map(self._hall.journal.entry, {proposal.migration, *proposal.company})):
             if entry.side is not Side.TARGET or _source(entry) != proposal.source:
                 raise PrerequisiteError(f"{entry.migration} is no migration of {proposal.source}", code="not-yours")
