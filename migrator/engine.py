@@ -307,7 +307,8 @@ class Engine:
         words for a human where that could not be done.
         """
         self._listeners = (unbroken(ended), unbroken(failed))
-        for entry in self._journal.entries(unfinished=True):
+        unfinished = self._journal.entries(unfinished=True)  # it fails before anything is begun
+        for entry in unfinished:
             if entry.side is Side.SOURCE:
                 self._follow(entry.migration)
         self._registry.start()

@@ -61,6 +61,7 @@ class Caretaker:
         self._told: set[str] = set()
         self._silent_since: dict[str, float] = {}  # restored ones that nobody decides, by time.monotonic()
         self._told_of_silence: set[str] = set()
+        self._told_of_doubt: set[str] = set()
         self._peers = peers
         self._receptions = receptions
         self._forget = forget
@@ -95,6 +96,7 @@ class Caretaker:
             return
         report = reception.report()
         if quiet_s < QUIET_S and report.standing is not Standing.LOST:
+            self._mind_silence(reception, silent=False)
             return
         if report.unwritten:
             self._call(reception, report.unwritten)  # the source would have, if it were heard
@@ -151,11 +153,13 @@ class Caretaker:
 
     def _lose(self, reception: Reception, reason: str, step: Step) -> None:
         container = reception.proposal.container
-        fallback = self._fallback(reception) if step is Step.FALL_BACK else Fallback.STAY
-        if reception.standing is Standing.FALLING_BACK and fallback is Fallback.STAY:
-            fallback = Fallback.COLD  # a human's word, that a daemon before this one has not carried out
+        begun = reception.standing is Standing.FALLING_BACK  # perhaps nothing is here any more
+        fallback = self._fallback(reception) if begun or step is Step.FALL_BACK else Fallback.STAY
         kept = self._hall.checkpoints.of(container.id) if fallback is Fallback.CHECKPOINT else None
-        if self._asked(reception, reason, lambda: reception.given_up):
+        if begun and kept is None:
+            fallback = Fallback.COLD  # as a human wanted, or because there is nothing else to go back to
+        goes_back = begun and kept is not None
+        if not goes_back and self._asked(reception, reason, lambda: reception.given_up):
             reception.lose()
         elif (fallback is Fallback.COLD or kept is not None) and not reception.delivery.files_are_safe():
             if reception.delivery.trouble:
@@ -172,8 +176,11 @@ class Caretaker:
         try:
             return question()
         except LifeboatError as error:
-            if reception.record.decision is Decision.COMMIT:
-                self._call(reception, f"{reason}; whether it is still here is not known: {error}")
+            migration = reception.proposal.migration
+            if reception.record.decision is Decision.COMMIT and migration not in self._told_of_doubt:
+                self._told_of_doubt.add(migration)  # what is known later is told, too
+                why = f"{reason}; whether it is still here is not known: {error}"
+                self._tell(reception.record.outcome(Phase.LOST, why))
             raise
 
     def _start_anew(self, reception: Reception, reason: str) -> None:

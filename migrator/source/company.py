@@ -67,7 +67,7 @@ class Company:
         self._provided: set[str] = set()
         self._troubled: LifeboatError | None = None
         self._commits = 0  # that were tried: each may be on disk
-        self._committed = False  # whether it is; nothing changes that
+        self._holds: Decision | None = None  # what is on disk; nothing changes that
         self._given_up = False  # an `abort` that is on no disk
 
     @property
@@ -140,8 +140,8 @@ class Company:
     def decide(self, word: Decision) -> Decision:
         """Write one decision for all, unless there is one; return what holds, on disk."""
         with self._changed:
-            if self._committed:
-                return Decision.COMMIT
+            if self._holds is not None:
+                return self._holds
             if word is Decision.COMMIT and self._given_up:
                 return Decision.ABORT
             self._commits += word is Decision.COMMIT
@@ -152,7 +152,7 @@ class Company:
                 self._commits -= word is Decision.COMMIT
             raise
         with self._changed:
-            self._committed = self._committed or holds is Decision.COMMIT
+            self._holds = holds
             self._given_up = False  # the journal says it from now on
             self._kept.discard(self)
         return holds
@@ -166,6 +166,8 @@ class Company:
             return self._abort_soon()
         except LifeboatError as error:
             with self._changed:
+                if self._holds is not None:  # it came at the last moment
+                    return self._holds
                 if self._commits:
                     raise
                 self._given_up = True

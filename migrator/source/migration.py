@@ -181,6 +181,11 @@ class SourceMigration:
         self._withdraw()
         return self.end(Phase.ABORTED, error)
 
+    def conclude(self, error: LifeboatError) -> MigrationOutcome:
+        """It runs here, and by now the journal says so: let the target forget it."""
+        self._withdraw()
+        return self.end(Phase.ABORTED, error)
+
     def take_back(self) -> None:
         """After its end: do what was not done of giving the container back; raises what keeps it here."""
         self.holding.adopt()

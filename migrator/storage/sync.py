@@ -84,7 +84,7 @@ def copy_ahead(tree: Tree, destination: Destination, timeout_s: float, since_ns:
     if since_ns is None:
         copy.all_in_full()
     else:
-        copy.changed(doubtful(before, since_ns))
+        copy.changed(before, doubtful(before, since_ns))
     return before if _times_tell(tree.path) else Snapshot(0, before.entries)
 
 
@@ -130,7 +130,7 @@ def copy_difference(tree: Tree, destination: Destination, before: Snapshot | Non
         return bool(now.entries)
     difference = compare(before, now)
     if difference.changed:
-        copy.changed(difference.doubtful)
+        copy.changed(now, difference.doubtful)
     return difference.changed
 
 
@@ -147,10 +147,14 @@ class _Copy:
         """Trust no times."""
         self._rsync("--ignore-times")
 
-    def changed(self, doubtful: tuple[str, ...]) -> None:
-        """Send what differs in size or times, and compare in full what is doubtful and was not sent."""
-        sent = sent_files(self._rsync(SENT_FORMAT))
-        if left := [name for name in doubtful if name not in sent]:
+    def changed(self, now: Snapshot, doubtful: tuple[str, ...]) -> None:
+        """Send what differs in size or times, and compare in full what is doubtful and was not sent.
+
+        Of hard links rsync sends one; all names of a file are compared, or none, for a copy that knows of one name
+        only cuts the link.
+        """
+        sent = {now.entries[name][0] for name in sent_files(self._rsync(SENT_FORMAT)) if name in now.entries}
+        if left := [name for name in doubtful if now.entries[name][0] not in sent]:
             names = b"\0".join(name.encode("utf-8", "surrogateescape") for name in left)
             self._rsync("--ignore-times", "--ignore-missing-args", "--from0", "--files-from=-", names=names)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 SAFE_AGE_NS = 1_000_000_000
 
-Entry = tuple[int, int, int, int, int]  # inode, size, mode, mtime, ctime; times in ns
+Entry = tuple[int, int, int, int, int]  # device and inode, size, mode, mtime, ctime; times in ns
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def scan(path: Path, at_ns: int) -> Snapshot:
             except FileNotFoundError:
                 continue
             entries[relative] = (
-                status.st_ino, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns,
+                status.st_dev << 64 | status.st_ino, status.st_size, status.st_mode,
+                status.st_mtime_ns, status.st_ctime_ns,
             )  # fmt: skip  # one line is one entry
             if item.is_dir(follow_symlinks=False):
                 pending.append(relative)

@@ -43,6 +43,7 @@ class Volumes:
         self._paths = dict(_named(container))
         self._record = record
         self._made = _read(record)
+        self._inherited = frozenset(self._made.directories)  # somebody may have begun to use them since
 
     def prepare(self) -> None:
         """Make those that are missing."""
@@ -105,8 +106,12 @@ class Volumes:
         empty = [name for name, item in unsure.items() if not any(Path(item["Mountpoint"]).glob("*"))]
         for name in (*self._made.volumes, *empty):
             podman.remove_volume(name)  # not one that a container uses
+        mounted = _mounted() if self._inherited else ()
         for directory in self._made.directories:
-            shutil.rmtree(directory, ignore_errors=True)
+            if directory in self._inherited and any(_touch(directory, path) for path in mounted):
+                _log.warning("%s stays: a container has it mounted by now", directory)
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
         if self._made.directory is not None:
             with suppress(OSError):
                 self._made.directory.rmdir()
@@ -116,6 +121,17 @@ class Volumes:
         """It is over: what is here now stays, whatever happens."""
         self._made = Made()
         self._record.unlink(missing_ok=True)
+
+
+def _mounted() -> tuple[Path, ...]:
+    """Return what the containers of this host have mounted, running or not."""
+    containers = podman.inspect_all([item["Id"] for item in podman.listed()])
+    return tuple(Path(mount["Source"]) for item in containers for mount in item["Mounts"] if mount.get("Source"))
+
+
+def _touch(one: Path, other: Path) -> bool:
+    """Say whether one of two directories lies in the other."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _read(record: Path) -> Made:

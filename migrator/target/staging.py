@@ -155,10 +155,8 @@ class Stagings:
                     f"{container.name} is still being staged here", code="target-busy", temporary=True
                 )
             layer = _layer(self._state, container.id)
-            try:
-                yield Taken(record.volumes, layer if layer.exists() else None)
-            finally:
-                path.unlink()  # behind the words of who takes it: what waits is at no time nobody's
+            yield Taken(record.volumes, layer if layer.exists() else None)
+            path.unlink()  # behind the words of who takes it: what waits is at no time nobody's
 
     def give(self, proposal: Proposal, volumes: Volumes, staging: Path) -> None:
         """Give a migration what waits for its container, its layer as `staging`, and make what it needs besides.

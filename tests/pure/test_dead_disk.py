@@ -203,6 +203,39 @@ def test_what_runs_again_without_a_row_is_not_settled(tmp_path: Path, monkeypatc
     assert [entry.migration for entry in journal.entries(unfinished=True)] == ["0a0a"]
 
 
+def test_what_runs_since_it_was_given_up_is_not_given_back_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An admin may have stopped or paused it since, and somebody has heard how it ended."""
+    alpha, _ = make_cluster(tmp_path / "etc", "alpha", "beta")
+    journal, deeds = Journal(tmp_path / "journal.db"), list[str]()
+    monkeypatch.setattr(StoppedContainer, "give_back", lambda _: deeds.append("given back"))
+    migration = begun(InFreeze, tmp_path, journal, "")
+    disk = Disk(journal)
+    first = migration.run()
+    (entry,) = journal.entries(unfinished=True)
+    disk.dead = False
+    outcomes: list[MigrationOutcome] = []
+    SourceRecovery(migration._shared, entry, alpha).run(outcomes.append, lambda _: None)
+    assert (deeds, outcomes) == (["given back"], [])
+    settled = journal.entry("0a0a")
+    assert settled is not None
+    assert settled.settled
+    assert settled.outcome is not None
+    assert (settled.outcome.phase, settled.outcome.error) == (Phase.ABORTED, first.error)
+
+
+def test_a_word_that_holds_is_not_asked_of_the_disk_again(tmp_path: Path) -> None:
+    """A commit that was tried, and refused for an abort, keeps nobody from giving the container back."""
+    journal = Journal(tmp_path / "journal.db")
+    company = Company(journal, ("0a0a",))
+    journal.decide("0a0a", Decision.ABORT)
+    assert company.decide(Decision.COMMIT) is Decision.ABORT
+    disk = Disk(journal)
+    assert company.give_up() is Decision.ABORT
+    assert (disk.tried, company.unwritten) == (0, False)
+
+
 def refuse(*_: object, **__: object) -> None:
     """Be a disk that takes nothing."""
     raise ExecutionError("disk I/O error", code="journal", temporary=True)

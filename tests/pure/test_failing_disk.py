@@ -321,3 +321,28 @@ def test_a_daemon_that_starts_on_such_a_disk_watches_and_alerts(
     assert "cannot be used: unable to open database file" in alert.text
     with pytest.raises(PrerequisiteError, match="nothing can be moved: the journal"):
         house.daemon.moving()
+
+
+def test_what_a_daemon_before_has_left_is_taken_up_when_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, None)
+    monkeypatch.setattr(PeerDirectory, "joined", property(lambda _: True))
+    monkeypatch.setattr(PeerDirectory, "host", property(lambda _: "alpha"))
+    engine = FakeEngine()
+    answers = iter([ExecutionError("disk I/O error", code="journal"), None])
+    recovered: list[str] = []
+
+    def recover(*_: object) -> None:
+        if error := next(answers):
+            raise error
+        recovered.append("recovered")
+
+    def opened() -> None:
+        house.daemon.engine = house.daemon._unrecovered = engine  # type: ignore[assignment]
+
+    monkeypatch.setattr(engine, "recover", recover, raising=False)
+    monkeypatch.setattr(house.daemon, "_open", opened)
+    for _ in range(4):
+        house.daemon._join_cluster()
+    assert recovered == ["recovered"]

@@ -169,6 +169,30 @@ def test_a_record_that_nobody_understands_takes_nothing_away(beta: Beta) -> None
     assert beta.there() == ["data", "old", "site"]
 
 
+def test_a_directory_that_a_container_has_mounted_by_now_stays(beta: Beta) -> None:
+    beta.reserve()
+    (beta.place / "mounted").write_text(str(beta.site / "below"))
+    Volumes(beta.facts, beta.record).remove()
+    assert beta.there() == ["old", "site"]
+    assert (beta.site / "half").exists()
+
+
+def test_what_waits_stays_known_while_nobody_has_written_down_that_he_has_it(
+    beta: Beta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beta.hall.stagings.stage(wish(facts=beta.facts), now=0)
+    reception = Reception(beta.hall, beta.proposal)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Volumes, "_write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            beta.hall.stagings.give(beta.proposal, reception._volumes, reception._staging)
+    assert len(beta.hall.stagings.records()) == 1
+
+
 def test_what_waits_is_at_no_time_nobody_s(beta: Beta) -> None:
     """The record of what waits goes when the migration has its own."""
     beta.hall.stagings.stage(wish(facts=beta.facts), now=0)

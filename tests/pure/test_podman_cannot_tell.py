@@ -199,6 +199,25 @@ def test_a_lost_one_of_which_podman_cannot_tell_stays_and_a_human_is_called_once
     assert "the page sink is gone; whether it is still here is not known" in call.error
 
 
+def test_what_is_known_later_is_told_too(script: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = hall_in(tmp_path, MigratorSettings())
+    reception = committed(hall)
+    lose(reception)
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: None)
+
+    def refuse(_: Reception) -> None:
+        raise CommandError("no space left on device", code="command-failed")
+
+    monkeypatch.setattr(Reception, "fall_back", refuse)
+    told: list[MigrationOutcome] = []
+    looking = caretaker(hall, [reception], told)
+    for status in (125, 125, 0, 0):
+        script.answer(status, READ_ONLY)
+        looking.look()
+    assert ["is not known" in outcome.error for outcome in told] == [True, False]
+    assert "it cannot be started anew: no space left on device" in told[1].error
+
+
 def test_what_was_never_committed_calls_nobody(
     script: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

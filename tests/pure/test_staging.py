@@ -39,7 +39,12 @@ from pathlib import Path
 
 words = sys.argv[1:]
 path = Path(os.environ["PODMAN_PLACE"], words[-1])
-if words[0] != "volume":
+mounted = Path(os.environ["PODMAN_PLACE"]).parent / "mounted"  # the file that says what a container has mounted
+if words[0] == "ps":
+    print(json.dumps([{{"Id": "b" * 64}}] if mounted.exists() else []))
+elif words[:2] == ["container", "inspect"] and words[2:] == ["b" * 64]:
+    print(json.dumps([{{"Mounts": [{{"Source": mounted.read_text()}}]}}]))
+elif words[0] != "volume":
     sys.exit("Error: no such container" if words[1] == "inspect" else 1)
 elif words[1] == "exists":
     sys.exit(not path.exists())

@@ -122,6 +122,22 @@ def test_without_a_copy_that_is_known_no_time_is_trusted(copied: Copied) -> None
     copied.last(copied.ahead(None))
 
 
+def test_hard_links_stay_whole(copied: Copied) -> None:
+    """An old pair and a new one, sent in the last copy; and a pair that is only doubtful."""
+    for pair in ("old", "quiet"):
+        (copied.here / f"{pair}1").write_text("x")
+        os.link(copied.here / f"{pair}1", copied.here / f"{pair}2")
+    before = copied.ahead(None)
+    with (copied.here / "old1").open("a") as file:
+        file.write("y")
+    (copied.here / "new1").write_text("z")
+    os.link(copied.here / "new1", copied.here / "new2")
+    copied.last(before)
+    there = {path.name: path.stat() for path in (copied.there / "layer").iterdir()}
+    for pair in ("old", "new", "quiet"):
+        assert there[f"{pair}1"].st_ino == there[f"{pair}2"].st_ino, pair
+
+
 def test_names_as_files_may_have_them(copied: Copied) -> None:
     names = ["a b", "a\nb", "a\\#012b", " c", "d\u2028e", "f\udcff"]
     before = copied.ahead(None)

@@ -12,7 +12,7 @@ import pytest
 from migrator.container import settle
 from migrator.control import Message
 from migrator.errors import CommandError, ExecutionError
-from migrator.model import Method, MigrationOutcome, Phase, PodFacts
+from migrator.model import Fallback, Method, MigrationOutcome, Phase, PodFacts
 from migrator.pager.sink import SinkState
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Side
@@ -24,6 +24,7 @@ from migrator.runtime import podman
 from migrator.settings import MigratorSettings
 from migrator.shim.order import HANDED_OVER
 from migrator.target import drain
+from migrator.target.checkpoints import Checkpoints
 from migrator.target.drain import Drain
 from migrator.target.hall import Hall
 from migrator.target.reception import Reception
@@ -238,6 +239,28 @@ def test_who_cannot_start_anew_calls_a_human_once_and_goes_on_trying(
     looking.look()
     assert (started, reception.ended) == (["a" * 64] * 3, True)
     assert "started anew from its files" in told[1].error
+
+
+def test_who_has_begun_to_go_back_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container of before is gone by then, which is no sign that somebody has removed it."""
+    hall = hall_in(tmp_path, MigratorSettings())
+    reception = committed(hall)
+    wanted = {"labels": {FALLBACK_LABEL: Fallback.CHECKPOINT.value}}
+    facts = reception.proposal.container.model_copy(update=wanted)
+    reception.proposal = reception.proposal.model_copy(update={"container": facts})
+    lose(reception)
+    reception._standing = Standing.FALLING_BACK
+    kept, gone = SimpleNamespace(at=0.0), list[object]()
+    monkeypatch.setattr(Checkpoints, "of", lambda *_: kept)
+    for word in ("is_running", "has_container"):
+        monkeypatch.setattr(podman, word, lambda _: False)
+    monkeypatch.setattr(incoming, "ask_source", lambda *_: None)
+    told: list[MigrationOutcome] = []
+    looking = caretaker(hall, [reception], told)
+    looking._revival = cast(Revival, SimpleNamespace(go_back=lambda _, checkpoint: gone.append(checkpoint)))
+    looking.look()
+    assert gone == [kept]
+    assert "it went back to a checkpoint" in told[0].error
 
 
 def test_a_shim_is_waited_for_by_those_that_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

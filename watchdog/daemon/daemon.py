@@ -78,6 +78,7 @@ class Daemon:
         self.sentence = "starting"
         self._peering: Peering | None = None
         self._shut = ""  # why there is no engine, though this host belongs to a cluster
+        self._unrecovered: Engine | None = None  # to begin what a daemon before has left
         self.evacuations = Evacuations(
             self.jobs,
             self.settings.evacuation,
@@ -90,8 +91,7 @@ class Daemon:
         self.drill.clear()
         self.warm_up = WarmUp(self.settings.evacuation.warm_up_s, self.settings.evacuation.checkpoint_s)
         self.storm_watch = StormWatch(self.settings.evacuation.storm_poll_s)
-        # Set by signal handlers, which may take no lock that the thread they interrupt may have.
-        self._stop_wanted = self._reload_wanted = False
+        self._stop_wanted = self._reload_wanted = False  # set by signal handlers, which may take no lock
         self._done: set[tuple[HostState, Action]] = set()  # of a decision that is not carried out to its end yet
 
     @property
@@ -331,11 +331,9 @@ class Daemon:
         if self.engine is None and self._shut:
             raise PrerequisiteError(f"nothing can be moved: {self._shut}", code="journal", temporary=True)
         if self.engine is None:
-            raise PrerequisiteError(
-                "this host belongs to no cluster, so nothing can be moved",
-                code="no-cluster",
-                hint="lifeboat cluster init, or lifeboat cluster join FILE",
-            )
+            hint = "lifeboat cluster init, or lifeboat cluster join FILE"
+            what = "this host belongs to no cluster, so nothing can be moved"
+            raise PrerequisiteError(what, code="no-cluster", hint=hint)
         return self.engine
 
     def reload(self) -> str:
@@ -355,11 +353,16 @@ class Daemon:
 
     def _join_cluster(self) -> None:
         """Open the doors to peers as soon as this host belongs to a cluster and its journal can be used."""
-        if self.engine is not None or not self.members.joined:
+        if not self.members.joined or (self.engine is not None and self._unrecovered is None):
             return
         self.host = self.members.host
         try:
-            engine = self._new_engine()
+            if self.engine is None:
+                self._open()
+            if self._unrecovered is not None:
+                self._unrecovered.recover(self.telling.outcome, self.telling.call_a_human)
+                engine, self._unrecovered = self._unrecovered, None
+                self.evacuations.take_up(self.host, engine)
         except ExecutionError as error:
             if error.code != "journal":
                 raise
@@ -368,13 +371,8 @@ class Daemon:
             self._shut = error.message
             return
         self._shut = ""
-        self._peering = Peering(engine, self.members, self.settings.listen.address)
-        self._peering.start()
-        self.engine = engine
-        engine.recover(self.telling.outcome, self.telling.call_a_human)
-        self.evacuations.take_up(self.host, engine)
 
-    def _new_engine(self) -> Engine:
+    def _open(self) -> None:
         engine = Engine(
             host=self.host,
             settings=self.settings.migrator,
@@ -385,7 +383,9 @@ class Daemon:
             health=self.health,
         )
         engine.take_up()
-        return engine
+        self._peering = Peering(engine, self.members, self.settings.listen.address)
+        self._peering.start()
+        self.engine = self._unrecovered = engine
 
     def health(self) -> Health:
         """Return how this host is, as its peers are told."""
