@@ -122,7 +122,7 @@ class OwnSink(Sink):
 
     def _serve_faults(self) -> None:
         answer_first()
-        while not self._is_over:
+        while not self.is_over:
             self._flowing.wait()
             link = self.link(FAULTS)
             try:
@@ -151,17 +151,13 @@ class OwnSink(Sink):
             time.sleep(ROOM_POLL_S)
         self._room.close()
 
-    @property
-    def _is_over(self) -> bool:
-        return self.state not in (SinkState.WAITING, SinkState.DRAINING)
-
     def _mend_faults(self, broken: Link, error: OSError) -> None:
         """Freeze the tree, wait for the source to call again, and let the tree go on.
 
         When the bulk brings the rest meanwhile, `complete` lets it go on.
         """
         with self.changed:
-            if self._is_over:
+            if self.is_over:
                 return  # nobody needs the link any more
             _log.warning("the %s link broke: %s", FAULTS, error)
             self.freeze_tree()

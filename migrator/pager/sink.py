@@ -194,10 +194,15 @@ class Sink(ABC):
         """Return the tree's cgroup, None before the commit; raises `ExecutionError` when the tree is gone."""
         return Cgroup.of_process(self._tree_pid) if self._tree_pid else None
 
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing more will come: all of it is here, or it is lost."""
+        return self.state not in (SinkState.WAITING, SinkState.DRAINING)
+
     def lose(self, reason: str) -> None:
         """What is missing will not come: the tree must never run again."""
         with self.changed:
-            if self.state not in (SinkState.WAITING, SinkState.DRAINING):
+            if self.is_over:
                 return
             self.freeze_tree()
             self.state, self._reason, self._ended_at = SinkState.LOST, reason, time.time()

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -75,27 +76,13 @@ def fill(descriptor: int, address: int, data: memoryview) -> int:
     tell: a child has none of what its parent keeps from it (MADV_DONTFORK). Less than all comes back when the
     process is changing its mappings: read its events, then look again. Raises `TreeGoneError`.
     """
-    done = 0
     base = ctypes.addressof(ctypes.c_char.from_buffer(data))
-    length = len(data)
-    while done < len(data):
-        request = _Copy(address + done, base + done, length, 0, 0)
-        code = _ioctl(descriptor, UFFDIO_COPY, request)
-        if request.copied > 0:
-            done += request.copied
-            length = len(data) - done
-        elif code == errno.EEXIST:
-            _wake(descriptor, address + done)
-            done += PAGE_BYTES
-            length = len(data) - done
-        elif code == errno.ENOENT and length > PAGE_BYTES:
-            length = length // 2 // PAGE_BYTES * PAGE_BYTES  # one copy must not cross from a mapping to another
-        elif code == errno.ENOENT and _stands_still(descriptor, address + done):
-            done += PAGE_BYTES
-            length = len(data) - done
-        else:
-            return done
-    return done
+
+    def copy(done: int, part: int) -> tuple[int, int]:
+        request = _Copy(address + done, base + done, part, 0, 0)
+        return _ioctl(descriptor, UFFDIO_COPY, request), request.copied
+
+    return _each(descriptor, address, len(data), copy)
 
 
 def fill_zero(descriptor: int, address: int) -> bool:
@@ -112,7 +99,7 @@ def fill_zero(descriptor: int, address: int) -> bool:
 
 def fill_zeros(descriptor: int, address: int, length: int) -> int:
     """Give pages of zeros; otherwise as `fill`."""
-    return _each(descriptor, UFFDIO_ZEROPAGE, address, length)
+    return _give(descriptor, UFFDIO_ZEROPAGE, address, length)
 
 
 def poison(descriptor: int, address: int, length: int) -> int:
@@ -120,22 +107,34 @@ def poison(descriptor: int, address: int, length: int) -> int:
 
     Raises `OSError` on a kernel that cannot (before 6.6).
     """
-    return _each(descriptor, UFFDIO_POISON, address, length)
+    return _give(descriptor, UFFDIO_POISON, address, length)
 
 
-def _each(descriptor: int, request: int, address: int, length: int) -> int:
-    """Do to pages what needs no contents; a page that is there already counts as done."""
+def _give(descriptor: int, request: int, address: int, length: int) -> int:
+    """Do to pages what needs no contents."""
+
+    def give(done: int, part: int) -> tuple[int, int]:
+        argument = _Fill(address + done, part, 0, 0)
+        return _ioctl(descriptor, request, argument), argument.done
+
+    return _each(descriptor, address, length, give)
+
+
+def _each(descriptor: int, address: int, length: int, step: Callable[[int, int], tuple[int, int]]) -> int:
+    """Do something to pages, as `fill`; a page that is there already counts as done.
+
+    `step` is given how far it is, and how many bytes to try; it returns an error number and the bytes done.
+    """
     done, part = 0, length
     while done < length:
-        argument = _Fill(address + done, part, 0, 0)
-        code = _ioctl(descriptor, request, argument)
-        if argument.done > 0:
-            done += argument.done
+        code, count = step(done, part)
+        if count > 0:
+            done += count
         elif code == errno.EEXIST:
             _wake(descriptor, address + done)
             done += PAGE_BYTES
         elif code == errno.ENOENT and part > PAGE_BYTES:
-            part = part // 2 // PAGE_BYTES * PAGE_BYTES  # as in `fill`
+            part = part // 2 // PAGE_BYTES * PAGE_BYTES  # one step must not cross from a mapping to another
             continue
         elif code == errno.ENOENT and _stands_still(descriptor, address + done):
             done += PAGE_BYTES

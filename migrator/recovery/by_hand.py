@@ -11,7 +11,7 @@ from functools import partial
 
 from migrator.container import removal
 from migrator.container.settle import start_anew, tell_neighbours
-from migrator.errors import CallAHumanError, ExecutionError, LifeboatError, PrerequisiteError
+from migrator.errors import ExecutionError, LifeboatError, PrerequisiteError
 from migrator.model import Method, MigrationOutcome, Phase, Value
 from migrator.peers.membership import PeerDirectory
 from migrator.protocol.journal import Entry, Fate, Side
@@ -19,7 +19,7 @@ from migrator.protocol.messages import Report, Standing
 from migrator.protocol.steps import Place, Sight, may_resume, may_take_over, place
 from migrator.recovery.incoming import ask_source
 from migrator.recovery.outgoing import SourceRecovery
-from migrator.recovery.revival import Revival, told_of
+from migrator.recovery.revival import Revival, not_proved, told_of
 from migrator.runtime import podman, tombstone
 from migrator.source.company import remove_empty
 from migrator.source.departure import Departure
@@ -318,11 +318,7 @@ RUNS = frozenset({Standing.DRAINING, Standing.DRAINED, Standing.COMPLETE, Standi
 
 def _refuse(why: str) -> None:
     if why:
-        raise CallAHumanError(
-            f"two copies could run: {why}",
-            code="not-proved",
-            hint="make sure that the other host is dead, and stays so, before you say that it is",
-        )
+        raise not_proved("the other host", why)
 
 
 def _orphaned(kept: Kept, refused: str) -> Situation:

@@ -36,6 +36,7 @@ QUIET_S = 10.0  # a source that is at work is heard more often, but for long cop
 FORGET_S = 600.0  # an ended migration still answers its source for so long
 PEER_WAIT_S = 10.0
 FALLBACK_LABEL = "lifeboat.fallback"
+LOSS, SILENCE, DOUBT = "loss", "silence", "doubt"  # what a human is told of, once each
 NEED_REMAINS = frozenset({Standing.LOST, Standing.FALLING_BACK})
 
 _log = logging.getLogger(__name__)
@@ -58,10 +59,8 @@ class Caretaker:
         self._revival = revival
         self._hall = hall
         self._tell = tell
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # of which migration, and what
         self._silent_since: dict[str, float] = {}  # restored ones that nobody decides, by time.monotonic()
-        self._told_of_silence: set[str] = set()
-        self._told_of_doubt: set[str] = set()
         self._peers = peers
         self._receptions = receptions
         self._forget = forget
@@ -123,17 +122,16 @@ class Caretaker:
         proposal, migration = reception.proposal, reception.proposal.migration
         if not silent:
             self._silent_since.pop(migration, None)
-            self._told_of_silence.discard(migration)
+            self._told.discard((migration, SILENCE))
             return
         now = time.monotonic()
         silent_s = min(reception.quiet_s, now - self._silent_since.setdefault(migration, now))
-        if silent_s < self._hall.settings.reconnect_limit_s or migration in self._told_of_silence:
+        if silent_s < self._hall.settings.reconnect_limit_s:
             return
-        self._told_of_silence.add(migration)
         why = f"it is restored here, but {proposal.source} does not answer, which alone knows whose it is; it waits"
         recover = f"lifeboat recover {migration} --resume-here --source-is-dead"
         hint = f"when {proposal.source} is dead for sure: {recover}"
-        self._tell(reception.record.outcome(Phase.LOST, f"{why} ({hint})"))
+        self._call(reception, f"{why} ({hint})", SILENCE)
 
     def _take(self, step: Step, reception: Reception, reason: str, told: DecisionTold | None) -> None:
         if step is not Step.WAIT:
@@ -176,11 +174,8 @@ class Caretaker:
         try:
             return question()
         except LifeboatError as error:
-            migration = reception.proposal.migration
-            if reception.record.decision is Decision.COMMIT and migration not in self._told_of_doubt:
-                self._told_of_doubt.add(migration)  # what is known later is told, too
-                why = f"{reason}; whether it is still here is not known: {error}"
-                self._tell(reception.record.outcome(Phase.LOST, why))
+            if reception.record.decision is Decision.COMMIT:
+                self._call(reception, f"{reason}; whether it is still here is not known: {error}", DOUBT)
             raise
 
     def _start_anew(self, reception: Reception, reason: str) -> None:
@@ -208,10 +203,11 @@ class Caretaker:
         others = set(reception.proposal.together) - {reception.proposal.migration}
         return [item for item in self._receptions() if item.proposal.migration in others]
 
-    def _call(self, reception: Reception, reason: str) -> None:
-        """Call a human, once."""
-        if reception.proposal.migration not in self._told:
-            self._told.add(reception.proposal.migration)
+    def _call(self, reception: Reception, reason: str, about: str = LOSS) -> None:
+        """Call a human, once about each."""
+        told = (reception.proposal.migration, about)
+        if told not in self._told:
+            self._told.add(told)
             self._tell(reception.record.outcome(Phase.LOST, reason))
 
     def _go_back(self, reception: Reception, reason: str, kept: Kept) -> None:
@@ -221,9 +217,9 @@ class Caretaker:
         try:
             self._revival.go_back(reception, kept)
         except LifeboatError as error:
-            if not reception.ended and migration in self._told:
+            if not reception.ended and (migration, LOSS) in self._told:
                 return
-            self._told.add(migration)
+            self._told.add((migration, LOSS))
             what = f"{reason}; it could not go back to {told_of(kept)}: {error}; see: lifeboat recover {migration}"
         self._tell(reception.record.outcome(Phase.LOST, what))
 

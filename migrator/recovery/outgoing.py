@@ -92,14 +92,15 @@ class SourceRecovery:
         company = self.migration.company
         if company.unwritten and self._entry.migration in company.owed:  # it does not wait for the disk
             self.migration.take_back()
-        only_the_row = company.unwritten and self._ran_again
+        first = self._entry.outcome if company.unwritten else None
         undecided = self._entry.decision is None and not company.unwritten
         if undecided and self._was_down_in_the_freeze and not self._ours(failed):
             company.decide(Decision.COMMIT)
         if company.decide(Decision.ABORT) is Decision.COMMIT:
             self.follow(ended)
-        elif only_the_row:  # it runs here as it should since it was told so; whatever became of it then is not ours
-            self.migration.conclude(self._first_error("lifeboatd ended before the commit"))
+        elif first is not None and first.phase is Phase.ABORTED:
+            # Only the row was missing: it runs here since it was told so; whatever became of it then is not ours.
+            self.migration.conclude(ExecutionError(first.error, code="not-committed"))
         else:
             ended(self._revert())
 
@@ -156,13 +157,3 @@ class SourceRecovery:
         if (told := self._entry.outcome) is not None:  # it could not be taken back at once
             error = ExecutionError(f"{told.error}; now it runs here", code="taken-back-late")
         return self.migration.revert(error)
-
-    @property
-    def _ran_again(self) -> bool:
-        """Say whether it was given back, and somebody told so, before its end."""
-        told = self._entry.outcome
-        return told is not None and told.phase is Phase.ABORTED
-
-    def _first_error(self, otherwise: str) -> LifeboatError:
-        told = self._entry.outcome
-        return ExecutionError(told.error if told is not None else otherwise, code="not-committed")

@@ -63,12 +63,12 @@ class Revival:
     def start(self, kept: Kept, *, declared_dead: bool) -> MigrationOutcome:
         """Let a container run here from its checkpoint; raises `CallAHumanError` when its source may live."""
         if refused := self.refusal(kept, declared_dead=declared_dead):
-            raise _not_proved(kept, refused)
+            raise not_proved(kept.source, refused)
         wanted = self._wanted(kept)
         if (lost := self._lost_here(kept)) is not None:  # from here on it is not yielded to its source any more
             sealed = self._hall.journal.seal_all(lost.together, Fate.FALL_BACK)
             if sealed is not Fate.FALL_BACK:
-                raise _not_proved(kept, f"{sealed} was decided here of {lost.migration}")
+                raise not_proved(kept.source, f"{sealed} was decided here of {lost.migration}")
         return self._start(kept, wanted, None)
 
     def _wanted(self, kept: Kept) -> tuple[Proposal, ParkRequest]:
@@ -158,11 +158,12 @@ def _is_lost(entry: Entry) -> bool:
     return entry.side is Side.TARGET and over and ours
 
 
-def _not_proved(kept: Kept, why: str) -> CallAHumanError:
+def not_proved(host: str, why: str) -> CallAHumanError:
+    """Return the error of who may not start a container, for it may run at another host."""
     return CallAHumanError(
         f"two copies could run: {why}",
         code="not-proved",
-        hint=f"make sure that {kept.source} is dead, and stays so, before you say that it is",
+        hint=f"make sure that {host} is dead, and stays so, before you say that it is",
     )
 
 

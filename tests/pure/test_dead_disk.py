@@ -444,14 +444,20 @@ def test_a_journal_that_is_not_had_in_time_takes_nothing(tmp_path: Path, monkeyp
     assert journal.epoch("web") == 7
 
 
+def impatient(place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Journal, Company]:
+    """Return a journal that is not waited for, and two members that write to it."""
+    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.05)
+    monkeypatch.setattr(company_module, "ABORT_WAIT_S", 0.1)
+    journal = Journal(place / "journal.db")
+    return journal, Company(journal, ("one", "two"))
+
+
 def test_a_commit_that_a_disk_has_begun_to_write_is_never_taken_for_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of a pod waits for the disk that hangs, another one for the journal: nobody gives anything back."""
-    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.05)
-    monkeypatch.setattr(company_module, "ABORT_WAIT_S", 0.1)
-    journal = Journal(tmp_path / "journal.db")
-    company, begun_to, over = Company(journal, ("one", "two")), threading.Event(), threading.Event()
+    _, company = impatient(tmp_path, monkeypatch)
+    begun_to, over = threading.Event(), threading.Event()
     first_word = journal_module._word
 
     def word(*args: Any) -> str:
@@ -475,10 +481,7 @@ def test_a_commit_that_a_disk_has_begun_to_write_is_never_taken_for_none(
 def test_who_could_not_give_up_for_another_one_s_commit_is_taken_back_when_that_was_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "DECISION_WAIT_S", 0.05)
-    monkeypatch.setattr(company_module, "ABORT_WAIT_S", 0.1)
-    journal = Journal(tmp_path / "journal.db")
-    company = Company(journal, ("one", "two"))
+    journal, company = impatient(tmp_path, monkeypatch)
     company._commits = 1  # the other one's, that waits for the journal
     with hanging(journal):
         with pytest.raises(ExecutionError):

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -93,15 +94,16 @@ class Answering:
         return self.answer
 
 
+def stager(place: Path, answering: Answering) -> Stager:
+    """Return what a source's daemon has that was just started."""
+    shared = Departure("alpha", MigratorSettings(), place, place, place, Journal(place / "journal.db"))
+    return Stager(shared, lambda _: cast(PeerClient, answering))
+
+
 def test_a_restarted_source_knows_what_waits_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_staging, "waiting_trees", lambda _: [])
     answering = Answering()
-
-    def started() -> Stager:
-        journal = Journal(tmp_path / "journal.db")
-        shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
-        return Stager(shared, lambda _: cast(PeerClient, answering))
-
+    started = partial(stager, tmp_path, answering)
     first = started()
     first.stage(WEB, "beta", 60, lambda: None)
     again = started()
@@ -128,12 +130,7 @@ def test_when_a_copy_began_is_known_for_the_next_one(tmp_path: Path, monkeypatch
     monkeypatch.setattr(source_staging, "copy_ahead", copy_ahead)
     answering = Answering()
     answering.answer = Staged(trees=(LAYER, "volume:data"))
-
-    def started() -> Stager:
-        journal = Journal(tmp_path / "journal.db")
-        shared = Departure("alpha", MigratorSettings(), tmp_path, tmp_path, tmp_path, journal)
-        return Stager(shared, lambda _: cast(PeerClient, answering))
-
+    started = partial(stager, tmp_path, answering)
     first = started()
     first.stage(WEB, "beta", 60, lambda: None)
     answering.answer = Staged(trees=(LAYER,))  # it takes the volume no more, for now

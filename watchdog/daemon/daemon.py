@@ -68,7 +68,8 @@ class Daemon:
         self.judgement = Judgement(rules, signals, self.places.state, self.flags)
         self.ledger = Ledger(self.places.state / "ledger.json")
         self.deliverer = Deliverer(EnduringOutbox(self.places.state / "outbox.db"), self.settings.alerts)
-        self.telling = Telling(lambda: self.host, self.flags, self.deliverer.send)
+        self._alert = unbroken(self.deliverer.send)  # what cannot be told ends no work
+        self.telling = Telling(lambda: self.host, self.flags, self._alert)
         self.monitor = SignalMonitor(
             readers_of_host(signals, self.readings.remembered(time.time()), self.places.state), self._take
         )
@@ -84,7 +85,7 @@ class Daemon:
             self.settings.evacuation,
             self.settings.migrator,
             self.places.state,
-            self.deliverer.send,
+            self._alert,
             losses=self.losses,
         )
         self.drill = Drill(lambda: self.readings)
@@ -158,7 +159,7 @@ class Daemon:
         self.sentence = decision.sentence
         self._carry_out(decision)
         told = Action.ALERT in decision.actions
-        self.judgement.tell_fired(self.host, unbroken(self.deliverer.send), verdict_told=told)
+        self.judgement.tell_fired(self.host, self._alert, verdict_told=told)
         self.telling.blindness(self.assessment.blind)
         if self.engine is not None and self.flags.flags.state is HostState.HEALTHY:
             self.readiness.tick(self.engine.examine)

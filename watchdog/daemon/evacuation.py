@@ -9,7 +9,6 @@ from typing import Any
 from migrator.engine import Engine
 from migrator.errors import CallAHumanError, CommandError, ExecutionError, failure
 from migrator.model import ContainerFacts, EvacuationPlan, MigrationOutcome, Phase
-from migrator.vital import unbroken
 from watchdog.alerts.model import Event, Kind, Severity
 from watchdog.daemon.jobs import Job
 from watchdog.daemon.losses import Concerned, Losses
@@ -37,7 +36,7 @@ class Evacuation:
     ) -> None:
         self._host = host
         self._engine = engine
-        self._alert = unbroken(alert)  # what cannot be told ends no evacuation
+        self._alert = alert
         self._order = order
         self._losses = losses
         self._at_once = at_once

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from migrator.model import MigrationOutcome
-from migrator.vital import unbroken
 from watchdog.alerts.model import Event, Kind, Severity, SignalValue
 from watchdog.daemon.evacuation import migration_event
 from watchdog.daemon.flags import FlagFile
@@ -21,7 +20,7 @@ class Telling:
     def __init__(self, host: Callable[[], str], flags: FlagFile, send: Callable[[Event], None]) -> None:
         self._host = host
         self._flags = flags
-        self._send = unbroken(send)
+        self._send = send
 
     def verdict(self, assessment: Assessment, sentence: str) -> None:
         """The host is another than before."""
